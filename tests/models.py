@@ -1,0 +1,121 @@
+"""Tiny random models and a tiny tokenizer: they prove exactness, not quality."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CHATML = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}"
+    "{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+_TEXT = [
+    'You may answer by calling one of the following functions. {"functions":[{"name":"get_weather"}]}',
+    '{"function_call":{"name":"get_weather","arguments":{"city":"Paris","days":3}}}',
+    "What is the weather in Paris for the next three days? It is sunny and warm.",
+    "Set a timer for 25 minutes, then write an email to Anna about the meeting on 2025-03-14.",
+]
+
+
+def tiny_tokenizer(vocab_size: int = 320) -> Any:
+    """A byte-level BPE tokenizer with ChatML tokens, trained on four sentences (the same each time)."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_TEXT, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        unk_token="<|endoftext|>",
+        pad_token="<|im_end|>",
+        chat_template=CHATML,
+    )
+
+
+def tiny_config(family: str = "llama", **overrides: Any) -> Any:
+    """The configuration of a tiny model: 2 layers, hidden 64, 4 heads, 2 key-value heads."""
+    from transformers import AutoConfig
+
+    fields: dict[str, Any] = {
+        "vocab_size": 320,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 2,
+    }
+    return AutoConfig.for_model(family, **(fields | overrides))
+
+
+def tiny_model(
+    folder: Path,
+    family: str = "llama",
+    *,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    shard_size: str | None = None,
+    tokenizer: bool = True,
+    **overrides: Any,
+) -> Path:
+    """Save a tiny random model (with larger than usual weights, so that it answers differently) to `folder`."""
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(tiny_config(family, **overrides), dtype=dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0.0, 0.08)
+    kwargs = {"max_shard_size": shard_size} if shard_size else {}
+    model.save_pretrained(folder, **kwargs)
+    if tokenizer:
+        tiny_tokenizer().save_pretrained(folder)
+    (folder / "LICENSE").write_text("a licence\n", encoding="utf-8")
+    return folder
+
+
+def tiny_adapter(folder: Path, base: Path, *, seed: int = 1, merged: bool = False, **config: Any) -> Path:
+    """Save a PEFT LoRA over `base` with random A and B to `folder`; with `merged`, PEFT's own merge to `folder/merged`."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    fields: dict[str, Any] = {
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        "task_type": "CAUSAL_LM",
+    }
+    dtype = getattr(torch, json.loads((base / "config.json").read_text(encoding="utf-8")).get("dtype", "float32"))
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    torch.manual_seed(seed)
+    wrapped = get_peft_model(model, LoraConfig(**(fields | config)))
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(0.0, 0.05)
+    wrapped.save_pretrained(folder)
+    if merged:
+        wrapped.merge_and_unload().save_pretrained(folder / "merged")
+    return folder
