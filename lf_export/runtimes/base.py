@@ -1,0 +1,93 @@
+"""What every runtime gives: the logits and the greedy answers of one loaded artifact."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A greedy answer and when each of its tokens came.
+
+    Attributes:
+        ids: the generated token ids; the last one is an end token unless the answer was cut.
+        text: the ids as text, special tokens kept, without the end token.
+        times: seconds from the start of the request to each token; the first one is the time to first token.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    times: tuple[float, ...]
+
+
+class Session(Protocol):
+    """A loaded artifact.
+
+    Attributes:
+        name: the runtime's name, as in `RUNTIMES`.
+        representative: whether its speed says something about a deployment.
+        load_seconds: how long the artifact took to load.
+        eos_ids: the tokens that end an answer.
+        vocab_size: the width of a row of logits.
+    """
+
+    @property
+    def name(self) -> str:
+        """The runtime's name, as in `RUNTIMES`."""
+
+    @property
+    def representative(self) -> bool:
+        """Whether its speed says something about a deployment."""
+
+    @property
+    def load_seconds(self) -> float:
+        """How long the artifact took to load."""
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+
+    @property
+    def vocab_size(self) -> int:
+        """The width of a row of logits."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text` by the artifact's own tokenizer: special tokens are recognised, none is added."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens kept."""
+
+    def score(self, prefix: Sequence[int], branches: Sequence[Sequence[int]], starts: Sequence[int]) -> list[Logits]:
+        """Logits that predict each branch's tokens from `starts` on; branches share the prefill of `prefix`.
+
+        Returns:
+            For each branch float32 logits [len(branch) - start, vocab_size]: row j predicts `branch[start + j]`
+            given `prefix + branch[:start + j]`. `prefix + branch[:start]` is never empty.
+        """
+
+    def generate(
+        self, prefix: Sequence[int], branches: Sequence[Sequence[int]], max_new_tokens: int
+    ) -> list[Generation]:
+        """Greedy answers to `prefix + branch` for each branch; they share the prefill and may run as a batch."""
+
+    def generate_one(self, prompt: Sequence[int], max_new_tokens: int) -> Generation:
+        """One greedy answer at batch size 1 with nothing shared, for latency."""
+
+    def close(self) -> None:
+        """Free the artifact; the session is not used again."""
+
+
+class Runtime(Protocol):
+    """What a runtime module offers."""
+
+    def accepts(self, path: Path) -> bool:
+        """Whether `path` is an artifact that this runtime loads."""
+
+    def open_session(self, path: Path, threads: int) -> Session:
+        """Load the artifact at `path` with `threads` CPU threads."""
