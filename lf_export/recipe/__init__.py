@@ -1,1 +1,29 @@
-"""TBD."""
+"""The typed recipe: what a release run does, read from YAML, every mistake at once with file and line."""
+
+from lf_export.recipe.load import load_recipe
+from lf_export.recipe.model import (
+    BaseSource,
+    BenchRecipe,
+    CalibrationRecipe,
+    GateRecipe,
+    GgufTarget,
+    GptqTarget,
+    MergeRecipe,
+    Recipe,
+    SuiteRecipe,
+    Target,
+)
+
+__all__ = [
+    "BaseSource",
+    "BenchRecipe",
+    "CalibrationRecipe",
+    "GateRecipe",
+    "GgufTarget",
+    "GptqTarget",
+    "MergeRecipe",
+    "Recipe",
+    "SuiteRecipe",
+    "Target",
+    "load_recipe",
+]

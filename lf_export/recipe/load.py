@@ -1,0 +1,166 @@
+"""Read a recipe: YAML to a `Recipe`, every mistake at once in the form `file:line: what`."""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from lf_export.errors import InputError
+from lf_export.recipe import model
+from lf_export.recipe.model import RESERVED_NAMES, Recipe
+
+_MAX_BYTES = 1 << 20
+Location = tuple[str | int, ...]
+
+
+def load_recipe(path: Path) -> Recipe:
+    """The recipe in the YAML file at `path`.
+
+    Raises:
+        InputError: the file cannot be read, is not YAML, or says something that a recipe cannot; all mistakes
+            are in the one error, each with file and line.
+    """
+    root = _compose(path)
+    lines: dict[Location, int] = {}
+    problems = [f"{path}:{line}: {what}" for line, what in _index(root, (), lines)]
+    if problems:
+        raise InputError.of(problems)
+    value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise InputError(f"{path}:1: expected a mapping with the keys of a recipe, found {_kind(value)}")
+    found = [_located(path, location, what, lines) for location, what in _name_mistakes(value)]
+    recipe = None
+    try:
+        recipe = Recipe.model_validate(value)
+    except ValidationError as error:
+        found += [_problem(path, dict(item), lines) for item in error.errors()]
+    if recipe is None or found:
+        raise InputError.of(sorted(set(found), key=_line_of), "docs/reference/recipe.md describes every key")
+    return recipe
+
+
+def _compose(path: Path) -> yaml.Node:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"{path}: larger than 1 MiB, expected a recipe")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such recipe") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        events = sum(1 for _ in yaml.parse(text, Loader=yaml.SafeLoader))
+        if events and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise InputError(f"{path}: YAML aliases are not used in recipes")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InputError(f"{path}:{line}: not YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {error}") from error
+    if node is None:
+        raise InputError(f"{path}:1: empty, expected a recipe")
+    return node
+
+
+def _index(node: yaml.Node, location: Location, lines: dict[Location, int]) -> Iterator[tuple[int, str]]:
+    """Fill `lines` with the line of each place; yields keys that are given twice."""
+    lines.setdefault(location, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, child in node.value:
+            name = str(key.value)
+            line = key.start_mark.line + 1
+            if name in seen:
+                yield line, f"{_dotted((*location, name))}: given twice"
+            seen.add(name)
+            lines[(*location, name)] = line
+            yield from _index(child, (*location, name), lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for position, child in enumerate(node.value):
+            yield from _index(child, (*location, position), lines)
+
+
+def _name_mistakes(value: dict[str, Any]) -> Iterator[tuple[Location, str]]:
+    """Names of artifacts that are reserved, and names elsewhere in the recipe that no artifact has."""
+    names = list(_mapping(value, "quantize"))
+    for name in names:
+        if name in RESERVED_NAMES:
+            yield ("quantize", name), "the name is reserved, expected another"
+    enforce = _mapping(value, "gate").get("enforce")
+    uses: list[tuple[Location, Any]] = []
+    if isinstance(enforce, list):
+        uses += [(("gate", "enforce", position), name) for position, name in enumerate(enforce)]
+    uses += [(("bench", "runtimes", name), name) for name in _mapping(_mapping(value, "bench"), "runtimes")]
+    for location, name in uses:
+        if name not in names:
+            yield location, f"no artifact is named {name!r}, expected one of: {', '.join(map(str, names)) or 'none'}"
+
+
+def _mapping(value: dict[str, Any], key: str) -> dict[str, Any]:
+    found = value.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _located(path: Path, location: Location, what: str, lines: dict[Location, int]) -> str:
+    known = location
+    while known not in lines:
+        known = known[:-1]
+    where = _dotted(location)
+    return f"{path}:{lines[known]}: {where + ': ' if where else ''}{what}"
+
+
+def _problem(path: Path, item: dict[str, Any], lines: dict[Location, int]) -> str:
+    location = _without_tags(item["loc"], lines)
+    what = str(item["msg"]).removeprefix("Value error, ")
+    what = what[:1].lower() + what[1:]
+    if item["type"] == "extra_forbidden":
+        what = f"unknown key{_suggestion(location)}"
+    elif item["type"] == "missing":
+        what = "missing"
+    elif item["type"] not in {"value_error", "union_tag_not_found"}:
+        what = f"{what}, found {item['input']!r}"
+    return _located(path, location, what, lines)
+
+
+def _without_tags(location: Location, lines: dict[Location, int]) -> Location:
+    """Pydantic puts the tag of a union into a location; the file does not have it."""
+    kept: Location = ()
+    for position, part in enumerate(location):
+        is_tag = part in {"gptq", "gguf"} and (*kept, part) not in lines and position == 2  # quantize.NAME.<tag>
+        if not is_tag:
+            kept = (*kept, part)
+    return kept
+
+
+def _suggestion(location: Location) -> str:
+    """The key of any recipe section that is closest to the last part of `location`."""
+    names: set[str] = set()
+    for value in vars(model).values():
+        if isinstance(value, type) and issubclass(value, BaseModel):
+            names.update(value.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), sorted(names), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _dotted(location: Location) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _line_of(problem: str) -> tuple[int, str]:
+    for part in problem.split(":"):
+        if part.isdigit():
+            return int(part), problem
+    return 0, problem
+
+
+def _kind(value: object) -> str:
+    return {list: "a list", str: "text", type(None): "nothing"}.get(type(value), type(value).__name__)

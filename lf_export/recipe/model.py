@@ -1,0 +1,134 @@
+"""What a recipe may say, as types; unknown keys are errors."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+ArtifactName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""Names of artifacts are names of folders: letters, digits, dot, dash, underscore."""
+
+RESERVED_NAMES = frozenset({"merged", "calibration", "bench", "report"})
+"""Names of the other folders in a run."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BaseSource(_Strict):
+    """Where the base model comes from: a folder, or a script beside the recipe that makes one."""
+
+    path: str | None = Field(None, description="A Hugging Face folder; relative to the recipe.")
+    script: str | None = Field(
+        None,
+        description="A Python script in the recipe's folder tree that prepares the base model and prints the path of "
+        "its Hugging Face folder as the last line of its standard output. It runs with the same interpreter.",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.script is None):
+            raise ValueError("expected exactly one of 'path' and 'script'")
+        return self
+
+
+class MergeRecipe(_Strict):
+    """How adapters are merged."""
+
+    dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
+        None, description="The merged model's dtype; the base's own where it is not given."
+    )
+
+
+class CalibrationRecipe(_Strict):
+    """Which conversations the quantizers see."""
+
+    calls: list[str] = Field(
+        default_factory=lambda: ["shipped:calls.jsonl"],
+        description="Files of function-call conversations; `shipped:NAME` is a file that ships with lf-export.",
+    )
+    chat: list[str] = Field(
+        default_factory=lambda: ["shipped:chat.jsonl"], description="Files of conversations without functions."
+    )
+    dialect: str = Field("chat-template", description="How conversations are rendered: as the model was trained.")
+    call_share: float = Field(0.5, ge=0.0, le=1.0, description="The share of tokens from function-call conversations.")
+    num_samples: int = Field(128, ge=1, description="How many conversations at the most.")
+    max_seq_length: int = Field(1024, ge=16, description="Longer conversations are dropped by name, never cut.")
+    seed: int = Field(0, ge=0)
+
+
+class GptqTarget(_Strict):
+    """A GPTQ folder: loads in Transformers, vLLM and SGLang."""
+
+    format: Literal["gptq"]
+    bits: Literal[4, 8] = 4
+    group_size: int | Literal["auto"] = Field(
+        "auto",
+        description="Columns that share a scale; -1: one scale a row; auto: the largest of 128, 64, 32 that fits.",
+    )
+    sym: bool = Field(True, description="Symmetric grid.")
+    desc_act: bool = Field(False, description="Store groups in activation order (slower at run time).")
+    damp_percent: float = Field(0.01, gt=0, lt=1, description="Damping, as a share of the mean of diag(H).")
+
+
+class GgufTarget(_Strict):
+    """A GGUF file for llama.cpp."""
+
+    format: Literal["gguf"]
+    type: Literal["F32", "F16", "BF16", "Q8_0", "Q6_K", "Q4_K_M"] = "Q4_K_M"
+    imatrix: bool = Field(True, description="Weigh rounding errors by the importance matrix from the same pass.")
+
+
+Target = Annotated[GptqTarget | GgufTarget, Field(discriminator="format")]
+
+
+class SuiteRecipe(_Strict):
+    """A suite of items, whole or a stratified part."""
+
+    path: str = Field(description="A JSONL file; `shipped:NAME` ships with lf-export.")
+    limit: int | None = Field(None, ge=1, description="How many items: a stratified part; all where it is not given.")
+
+
+class BenchRecipe(_Strict):
+    """What the artifacts are judged on."""
+
+    calls: SuiteRecipe = SuiteRecipe(path="shipped:suites/calls.jsonl")
+    no_call: SuiteRecipe = SuiteRecipe(path="shipped:suites/no-call.jsonl")
+    chat: SuiteRecipe = SuiteRecipe(path="shipped:suites/chat.jsonl")
+    max_new_tokens: int = Field(192, ge=8, description="The longest answer, in tokens.")
+    fidelity_items: int = Field(96, ge=0, description="Items whose reference answers are compared token by token.")
+    latency_prompts: int = Field(8, ge=1, description="Prompts that are timed one at a time.")
+    latency_tokens: int = Field(48, ge=2, description="Tokens generated for each timed prompt.")
+    runtimes: dict[ArtifactName, Literal["torch", "transformers", "llamacpp"]] = Field(
+        default_factory=dict, description="A runtime other than the format's own, by artifact."
+    )
+    seed: int = Field(0, ge=0)
+
+
+class GateRecipe(_Strict):
+    """What the verdict is about."""
+
+    enforce: list[ArtifactName] | None = Field(
+        None,
+        description="Artifacts whose verdict decides the exit status (all, where not given); others are advisory.",
+    )
+    margin: float = Field(0.05, gt=0, lt=1, description="The largest loss that is accepted, as a share of items.")
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="One-sided error rate of the bounds.")
+
+
+class Recipe(_Strict):
+    """A whole release run: merge, calibrate, quantize, bench, verdict."""
+
+    version: Literal[1] = Field(1, description="The recipe format's version.")
+    name: ArtifactName
+    base: BaseSource
+    adapters: list[str] = Field(min_length=1, description="PEFT adapter folders, merged in order.")
+    output: str = Field(description="The run's folder; relative to the folder the command is started in.")
+    threads: int | None = Field(None, ge=1, description="Threads; all cores of the process where not given.")
+    merge: MergeRecipe = MergeRecipe()
+    calibration: CalibrationRecipe = CalibrationRecipe()
+    quantize: dict[ArtifactName, Target] = Field(min_length=1, description="The artifacts, by name.")
+    bench: BenchRecipe | None = Field(
+        default_factory=BenchRecipe, description="What is measured; `null` to quantize only, which gives no verdict."
+    )
+    gate: GateRecipe = GateRecipe()
