@@ -1,0 +1,47 @@
+"""Options that several commands share."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FOLDER = click.Path(path_type=Path)
+"""A path argument; whether it exists is checked by the step, with its own message and exit status."""
+
+
+def threads_option(command: F) -> F:
+    """Add `--threads`; set before torch or llama.cpp are loaded."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        envvar="LF_EXPORT_THREADS",
+        show_envvar=True,
+        callback=_set_threads,
+        help="Threads to compute with [default: the cores that this process may use].",
+    )(command)
+
+
+def _set_threads(_context: click.Context, _parameter: click.Parameter, value: int | None) -> int:
+    threads = value or len(os.sched_getaffinity(0))
+    # OpenMP reads its setting once, when the first library loads it. The user's own setting is respected.
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    return threads
+
+
+def json_option(command: F) -> F:
+    """Add `--json`: the result as JSON on standard output, for pipelines."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")(command)
+
+
+def overwrite_option(command: F) -> F:
+    """Add `--overwrite`."""
+    return click.option("--overwrite", is_flag=True, help="Replace an output that exists.")(command)
+
+
+def out_option(command: F) -> F:
+    """Add the required `-o / --out` folder."""
+    return click.option("-o", "--out", type=FOLDER, required=True, help="The folder to make; must not exist.")(command)

@@ -1,0 +1,73 @@
+"""`lf-export quantize`: one pass over the calibration data, all formats."""
+
+from pathlib import Path
+
+import click
+
+from lf_export.cli.options import FOLDER, json_option, out_option, overwrite_option, threads_option
+
+
+@click.command(short_help="One pass over the data, every format.")
+@click.argument("model", type=FOLDER)
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    required=True,
+    metavar="FORMAT[:SCHEME]",
+    help="gptq, gptq:8, gguf:Q4_K_M, gguf:Q8_0, …; several share one pass over the data.",
+)
+@out_option
+@click.option(
+    "--calibration", type=FOLDER, help="A folder that `lf-export calibrate -o` wrote [default: shipped data]."
+)
+@click.option("--dialect", default="chat-template", show_default=True, help="The dialect of the shipped data.")
+@click.option(
+    "--num-samples", type=click.IntRange(min=1), default=128, show_default=True, help="Shipped conversations."
+)
+@click.option("--group-size", default="auto", show_default=True, help="gptq: columns that share a scale, -1 or auto.")
+@click.option("--sym/--asym", default=True, show_default=True, help="gptq: symmetric or asymmetric grid.")
+@click.option("--desc-act", is_flag=True, help="gptq: store groups in activation order (slower at run time).")
+@click.option("--seed", type=int, default=0, show_default=True, help="The seed of the selection of shipped data.")
+@overwrite_option
+@threads_option
+@json_option
+def quantize(
+    model: Path,
+    formats: tuple[str, ...],
+    out: Path,
+    calibration: Path | None,
+    dialect: str,
+    num_samples: int,
+    group_size: str,
+    sym: bool,
+    desc_act: bool,
+    seed: int,
+    overwrite: bool,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Quantize MODEL to every FORMAT in one streamed pass.
+
+    With one FORMAT the artifact is OUT itself, with several each is a folder in OUT.
+    """
+    from lf_export.cli.output import emit
+    from lf_export.cli.progress import shown
+    from lf_export.steps.quantize import quantize_model, targets_from_names
+
+    if group_size != "auto" and not group_size.lstrip("-").isdigit():
+        raise click.BadParameter("expected a number of columns, -1 or auto", param_hint="--group-size")
+    size: int | str = group_size if group_size == "auto" else int(group_size)
+    targets = targets_from_names(formats, out, group_size=size, sym=sym, desc_act=desc_act)
+    with shown():
+        facts = quantize_model(
+            model,
+            targets,
+            calibration=calibration,
+            dialect=dialect,
+            num_samples=num_samples,
+            seed=seed,
+            overwrite=overwrite,
+            threads=threads,
+        )
+    emit(facts, "\n".join(f"{path}" for path in facts["artifacts"]), as_json=as_json)
