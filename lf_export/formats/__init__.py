@@ -1,1 +1,1 @@
-"""TBD."""
+"""The formats that a checkpoint can be exported to: one module and one line of `FORMATS` each."""

@@ -1,1 +1,1 @@
-"""TBD."""
+"""Quantization as pure functions: tensors in, tensors out."""

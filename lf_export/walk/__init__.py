@@ -1,1 +1,1 @@
-"""TBD."""
+"""A decoder, layer by layer, its weights streamed from disk."""

@@ -1,0 +1,59 @@
+"""What a format is: a name, options, and a target that takes its share of each layer of one walk."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from lf_export.checkpoint import Checkpoint
+from lf_export.walk.view import LayerView, LayerVisitor
+
+# What a target says for the manifest: JSON values, the same for the same inputs.
+ArtifactFacts = dict[str, Any]
+
+
+class FormatOptions(BaseModel):
+    """The options of a format, as a recipe or the command line gives them; each format has its own subclass."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Target(LayerVisitor, Protocol):
+    """One artifact in the making: a visitor of the walk that writes as it goes."""
+
+    needs_moments: bool
+
+    def layer(self, view: LayerView) -> None:
+        """Quantize and write one layer."""
+
+    def finish(self) -> ArtifactFacts:
+        """Write what belongs to no layer and every companion file; returns facts for the manifest.
+
+        Raises:
+            StepError: the artifact did not prove itself, or cannot be written.
+        """
+
+
+@dataclass(frozen=True)
+class Format:
+    """A layout on disk that a checkpoint can be exported to.
+
+    Attributes:
+        name: as in a recipe and after `--format`.
+        summary: one line for help pages and docs.
+        schemes: scheme name → the options that it stands for (`Q4_K_M`, `W4A16`).
+        options: the options' model.
+        open: (checkpoint, folder, options, audit digest) → the target. The folder exists and is empty: the step's
+            staging folder. Raises InputError for what the options and the checkpoint do not admit together, before
+            anything is computed.
+        size: (checkpoint, options) → bytes on disk, from shapes alone; raises InputError likewise.
+    """
+
+    name: str
+    summary: str
+    options: type[FormatOptions]
+    open: Callable[[Checkpoint, Path, Any, str], Target]
+    size: Callable[[Checkpoint, Any], int]
+    schemes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
