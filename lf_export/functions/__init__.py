@@ -1,1 +1,1 @@
-"""TBD."""
+"""Functions and the calls of them: specifications, dialects, validation, comparison, grammars."""
