@@ -1,0 +1,157 @@
+"""An artifact in a child process: the parent's end of `lf_export.runtimes.worker`.
+
+A child that dies, of memory or of a library's crash, is a finding about the artifact and not the end of the bench.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from lf_export.errors import ExportError, InputError, MissingError, StepError
+from lf_export.runtimes.base import Generation, Logits
+
+_STDERR_KEPT = 4000
+
+
+class ChildSession:
+    """A `Session` whose artifact lives in a child process; use it as a context manager.
+
+    Raises:
+        InputError, MissingError, StepError: what the runtime raised while it loaded or answered; StepError also when
+            the child died, with the end of what it wrote to standard error.
+    """
+
+    def __init__(self, runtime: str, path: Path, threads: int, workdir: Path) -> None:
+        self._where = f"{path} in {runtime}"
+        self._stderr = tempfile.TemporaryFile(dir=workdir)  # noqa: SIM115 - closed with the session
+        descriptor, name = tempfile.mkstemp(suffix=".f32", dir=workdir)
+        os.close(descriptor)
+        self._logits = Path(name)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "lf_export.runtimes.worker", runtime, str(path), str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            encoding="utf-8",
+            env=os.environ | {"OMP_NUM_THREADS": str(threads), "TRANSFORMERS_VERBOSITY": "error"},
+        )
+        try:
+            hello = self._receive()
+        except BaseException:
+            self.close()
+            raise
+        self.name: str = hello["name"]
+        self.representative: bool = hello["representative"]
+        self.load_seconds: float = hello["load_seconds"]
+        self.eos_ids: frozenset[int] = frozenset(hello["eos_ids"])
+        self.vocab_size: int = hello["vocab_size"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text by the artifact's own tokenizer."""
+        ids: list[list[int]] = self._ask(do="encode", texts=list(texts))["ids"]
+        return ids
+
+    def score(self, prefix: Sequence[int], branches: Sequence[Sequence[int]], starts: Sequence[int]) -> list[Logits]:
+        """See `Session.score`."""
+        answer = self._ask(
+            do="score",
+            prefix=_plain(prefix),
+            branches=[_plain(branch) for branch in branches],
+            starts=list(starts),
+            file=str(self._logits),
+        )
+        flat = np.fromfile(self._logits, dtype=np.float32).reshape(-1, self.vocab_size)
+        return np.split(flat, np.cumsum(answer["rows"])[:-1])
+
+    def generate(
+        self, prefix: Sequence[int], branches: Sequence[Sequence[int]], max_new_tokens: int
+    ) -> list[Generation]:
+        """See `Session.generate`."""
+        answer = self._ask(
+            do="generate",
+            prefix=_plain(prefix),
+            branches=[_plain(branch) for branch in branches],
+            max_new_tokens=max_new_tokens,
+        )
+        return _generations(answer)
+
+    def generate_one(self, prompt: Sequence[int], max_new_tokens: int) -> Generation:
+        """See `Session.generate_one`."""
+        return _generations(self._ask(do="generate_one", prompt=_plain(prompt), max_new_tokens=max_new_tokens))[0]
+
+    def usage(self) -> tuple[int, float]:
+        """The child's peak resident memory in bytes and its CPU seconds so far."""
+        answer = self._ask(do="usage")
+        return int(answer["peak_rss_bytes"]), float(answer["cpu_seconds"])
+
+    def close(self) -> None:
+        """End the child and remove its scratch file."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+        try:
+            self._process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._stderr.close()
+        self._logits.unlink(missing_ok=True)
+
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        stdin = self._process.stdin
+        if stdin is None:
+            raise StepError(f"{self._where}: the child takes no requests")
+        try:
+            stdin.write(json.dumps(request) + "\n")
+            stdin.flush()
+        except BrokenPipeError:
+            self._died()
+        return self._receive()
+
+    def _receive(self) -> dict[str, Any]:
+        stdout = self._process.stdout
+        line = stdout.readline() if stdout is not None else ""
+        if not line:
+            self._died()
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            kinds: dict[int, type[ExportError]] = {3: InputError, 4: MissingError}
+            raise kinds.get(answer["status"], StepError)(answer["error"], answer["hint"])
+        return answer
+
+    def _died(self) -> None:
+        status = self._process.wait()
+        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, self._stderr.tell() - _STDERR_KEPT))
+        text = self._stderr.read().decode("utf-8", "replace").strip()
+        last = text.splitlines()[-1] if text else "it wrote nothing to standard error"
+        raise StepError(f"{self._where}: the child process ended with {how}: {last}")
+
+
+def _plain(ids: Sequence[int]) -> list[int]:
+    return [int(token) for token in ids]
+
+
+def _generations(answer: dict[str, Any]) -> list[Generation]:
+    return [Generation(tuple(found["ids"]), found["text"], tuple(found["times"])) for found in answer["generations"]]

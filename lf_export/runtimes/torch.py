@@ -1,0 +1,74 @@
+"""The `torch` runtime: a Hugging Face folder in plain torch, a GPTQ folder dequantized by our own unpacking.
+
+A dequantized artifact answers exactly as its integers say; its speed and memory say nothing about a deployment.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lf_export.checkpoint import open_checkpoint
+from lf_export.errors import InputError
+from lf_export.quant import dequantize_stored
+from lf_export.runtimes.causal import CausalSession, load_tokenizer
+
+name = "torch"
+
+
+def accepts(path: Path) -> bool:
+    """Whether `path` is a folder with a Hugging Face config."""
+    return (path / "config.json").is_file()
+
+
+def open_session(path: Path, threads: int) -> CausalSession:
+    """Load the folder at `path`; its stored dtype is the dtype that computes, a GPTQ folder computes in float32.
+
+    Raises:
+        InputError: the folder is not a model that can be loaded, or is quantized by another method than GPTQ.
+    """
+    torch.set_num_threads(threads)
+    began = time.perf_counter()
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    quantization = config.get("quantization_config")
+    model = _dequantized(path, quantization) if quantization else _plain(path)
+    tokenizer = load_tokenizer(path)
+    return CausalSession(
+        model.eval(),
+        tokenizer,
+        name=name,
+        representative=quantization is None,
+        load_seconds=time.perf_counter() - began,
+    )
+
+
+def _plain(path: Path) -> Any:
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - heavy
+
+    return AutoModelForCausalLM.from_pretrained(
+        path, dtype="auto", local_files_only=True, trust_remote_code=False, attn_implementation="sdpa"
+    )
+
+
+def _dequantized(path: Path, quantization: dict[str, Any]) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415 - heavy
+
+    if quantization.get("quant_method") != "gptq":
+        method = quantization.get("quant_method")
+        raise InputError(f"{path}: quantized by {method!r}, the torch runtime dequantizes gptq only")
+    checkpoint = open_checkpoint(path)
+    state: dict[str, torch.Tensor] = {}
+    for tensor_name in checkpoint.tensors:
+        stem, _, kind = tensor_name.rpartition(".")
+        if kind == "qweight":
+            stored = {part: checkpoint.read(f"{stem}.{part}") for part in ("qweight", "qzeros", "scales", "g_idx")}
+            state[f"{stem}.weight"] = dequantize_stored(stored, bits=int(quantization["bits"]))
+        elif f"{stem}.qweight" not in checkpoint.tensors or kind == "bias":
+            state[tensor_name] = checkpoint.read(tensor_name, dtype=torch.float32)
+    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    del config.quantization_config
+    return AutoModelForCausalLM.from_pretrained(
+        None, config=config, state_dict=state, dtype=torch.float32, attn_implementation="sdpa"
+    )

@@ -1,0 +1,77 @@
+"""The child process that holds one artifact: requests as JSON lines on standard input, answers as JSON lines.
+
+Logits do not fit a line: they are written as raw float32 to the file that the request names. What a library prints
+goes to standard error, so that it cannot mix with the answers.
+"""
+
+import json
+import os
+import resource
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from lf_export.errors import ExportError
+from lf_export.runtimes import Session, runtime
+
+
+def main() -> None:
+    """Load `argv[2]` in runtime `argv[1]` with `argv[3]` threads, and serve until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    try:
+        session = runtime(sys.argv[1]).open_session(Path(sys.argv[2]), int(sys.argv[3]))
+    except ExportError as error:
+        _send(answers, {"error": error.message, "hint": error.hint, "status": error.status})
+        return
+    _send(
+        answers,
+        {
+            "name": session.name,
+            "representative": session.representative,
+            "load_seconds": session.load_seconds,
+            "eos_ids": sorted(session.eos_ids),
+            "vocab_size": session.vocab_size,
+        },
+    )
+    for line in sys.stdin:
+        try:
+            answer = _answer(session, json.loads(line))
+        except ExportError as error:
+            answer = {"error": error.message, "hint": error.hint, "status": error.status}
+        _send(answers, answer)
+    session.close()
+
+
+def _answer(session: Session, request: dict[str, Any]) -> dict[str, Any]:
+    match request["do"]:
+        case "encode":
+            return {"ids": [session.encode(text) for text in request["texts"]]}
+        case "score":
+            rows = session.score(request["prefix"], request["branches"], request["starts"])
+            with Path(request["file"]).open("wb") as file:
+                file.writelines(np.ascontiguousarray(row, dtype=np.float32).data for row in rows)
+            return {"rows": [len(row) for row in rows]}
+        case "generate":
+            found = session.generate(request["prefix"], request["branches"], request["max_new_tokens"])
+            return {"generations": [asdict(generation) for generation in found]}
+        case "generate_one":
+            return {"generations": [asdict(session.generate_one(request["prompt"], request["max_new_tokens"]))]}
+        case "usage":
+            # Linux counts ru_maxrss in KiB.
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            return {"peak_rss_bytes": usage.ru_maxrss * 1024, "cpu_seconds": usage.ru_utime + usage.ru_stime}
+        case other:
+            raise ExportError(f"the worker knows no request {other!r}")
+
+
+def _send(answers: IO[str], value: dict[str, Any]) -> None:
+    answers.write(json.dumps(value) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()

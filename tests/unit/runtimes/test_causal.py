@@ -1,0 +1,74 @@
+"""The session over a Transformers model gives what the plain model gives, one sequence at a time."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from models import tiny_model, tiny_tokenizer
+
+from lf_export.runtimes.causal import CausalSession
+
+PREFIX = [5, 17, 40, 41, 90]
+BRANCHES = [[7, 8, 9], [100], [20, 21, 22, 23, 24, 25]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    folder: Path = tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+@pytest.fixture(scope="module")
+def session(model: Any) -> CausalSession:
+    return CausalSession(model, tiny_tokenizer(), name="torch", representative=True, load_seconds=0.0)
+
+
+@torch.inference_mode()
+def _greedy(model: Any, prompt: list[int], steps: int, ends: frozenset[int]) -> list[int]:
+    ids = list(prompt)
+    for _ in range(steps):
+        ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] in ends:
+            break
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("prefix", [PREFIX, PREFIX[:1], []])
+def test_branches_that_share_a_prefix_answer_as_if_alone(model: Any, session: CausalSession, prefix: list[int]) -> None:
+    found = session.generate(prefix, BRANCHES, 12)
+    assert [list(answer.ids) for answer in found] == [
+        _greedy(model, prefix + branch, 12, session.eos_ids) for branch in BRANCHES
+    ]
+
+
+@pytest.mark.parametrize("prefix", [PREFIX, PREFIX[:1]])
+def test_scores_are_the_rows_that_predict_each_token(model: Any, session: CausalSession, prefix: list[int]) -> None:
+    starts = [0, 1, 3]
+    found = session.score(prefix, BRANCHES, starts)
+    for branch, start, rows in zip(BRANCHES, starts, found, strict=True):
+        with torch.inference_mode():
+            whole = model(input_ids=torch.tensor([prefix + branch])).logits[0].numpy()
+        assert rows.shape == (len(branch) - start, session.vocab_size)
+        # float32 sums in another order
+        np.testing.assert_allclose(rows, whole[len(prefix) + start - 1 : -1], atol=2e-5)
+
+
+def test_times_grow_and_there_is_one_for_each_token(session: CausalSession) -> None:
+    answer = session.generate_one([5, 6, 7], 6)
+    assert len(answer.times) == len(answer.ids) > 0
+    assert list(answer.times) == sorted(answer.times)
+    assert answer.times[0] > 0
+
+
+def test_an_end_token_ends_an_answer_and_is_not_in_its_text(model: Any, session: CausalSession) -> None:
+    first = session.generate_one([5, 6, 7], 4).ids[1]
+    stopping = CausalSession(model, tiny_tokenizer(), name="torch", representative=True, load_seconds=0.0)
+    stopping.eos_ids = frozenset({first})
+    answer = stopping.generate_one([5, 6, 7], 4)
+    assert answer.ids[-1] == first
+    assert len(answer.ids) <= 2
+    assert answer.text == stopping.decode(answer.ids[:-1])
