@@ -1,0 +1,93 @@
+"""Recipes are read with every mistake at once, each with its file and line."""
+
+from pathlib import Path
+
+import pytest
+
+from lf_export.errors import InputError
+from lf_export.recipe import GgufTarget, GptqTarget, load_recipe
+from lf_export.shipped import shipped
+
+GOOD = """\
+name: demo
+base: {path: base}
+adapters: [adapter]
+output: out
+quantize:
+  four: {format: gptq, bits: 4}
+  file: {format: gguf, type: Q8_0}
+"""
+
+
+def _recipe(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _mistakes(path: Path) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        load_recipe(path)
+    return caught.value.message.splitlines()
+
+
+def test_a_recipe_is_typed_and_has_defaults(tmp_path: Path) -> None:
+    recipe = load_recipe(_recipe(tmp_path, GOOD))
+    assert isinstance(recipe.quantize["four"], GptqTarget)
+    assert isinstance(recipe.quantize["file"], GgufTarget)
+    assert recipe.gate.margin == 0.05
+    assert recipe.bench is not None
+
+
+@pytest.mark.parametrize("name", ["quickstart.yaml", "quickstart-full.yaml"])
+def test_the_recipes_that_ship_are_valid(name: str) -> None:
+    assert load_recipe(shipped("recipes", name)).gate.enforce == ["gguf-q8_0"]
+
+
+def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:
+    path = _recipe(
+        tmp_path,
+        "name: bad name\nbase: {pat: x}\nadapters: []\noutput: out\nthreds: 2\nquantize:\n"
+        "  a: {format: gptq, bits: 5, groupsize: 3}\n  merged: {format: gguf, type: Q9}\n"
+        "gate: {enforce: [zz], margin: 2}\n",
+    )
+    found = _mistakes(path)
+    assert [line.split(": ")[0] for line in found] == [f"{path}:{n}" for n in (1, 2, 3, 5, 7, 7, 8, 8, 9, 9)]
+    text = "\n".join(found)
+    assert "base.pat: unknown key; did you mean 'path'?" in text
+    assert "threds: unknown key; did you mean 'threads'?" in text
+    assert "quantize.a.bits: input should be 4 or 8, found 5" in text
+    assert "quantize.merged: the name is reserved" in text
+    assert "gate.enforce[0]: no artifact is named 'zz', expected one of: a, merged" in text
+
+
+def test_a_key_given_twice_is_an_error(tmp_path: Path) -> None:
+    path = _recipe(tmp_path, GOOD + "name: again\n")
+    assert _mistakes(path) == [f"{path}:8: name: given twice"]
+
+
+def test_what_is_not_yaml_is_said_with_its_line(tmp_path: Path) -> None:
+    path = _recipe(tmp_path, "name: demo\nbase: {path: base\n")
+    assert _mistakes(path)[0].startswith(f"{path}:3: not YAML: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [("", "empty, expected a recipe"), ("- a\n", "found a list"), ("a: &x 1\nb: *x\n", "aliases are not used")],
+)
+def test_what_is_not_a_recipe_is_refused(tmp_path: Path, text: str, what: str) -> None:
+    assert what in _mistakes(_recipe(tmp_path, text))[0]
+
+
+def test_bytes_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"name: \xff\n")
+    assert _mistakes(path) == [f"{path}: not UTF-8 at byte 6"]
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
+    assert _mistakes(tmp_path / "none.yaml") == [f"{tmp_path / 'none.yaml'}: no such recipe"]
+
+
+def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    assert "larger than 1 MiB" in _mistakes(_recipe(tmp_path, "#" * (1 << 20) + "\n"))[0]
