@@ -1,0 +1,207 @@
+"""Paired proportions: the same items answered by a baseline and by a candidate, each right or wrong.
+
+The loss is p_base - p_cand: positive when the candidate is worse. Only the flips carry evidence about it: `lost` items
+(baseline right, candidate wrong) and `gained` items (the other way round). Bootstrap and Wald intervals collapse to
+[0, 0] when nothing flips; Tango's score interval does not, which is why the gate uses it.
+
+Sources: T. Tango, "Equivalence test and confidence interval for the difference in proportions for the
+paired-sample design", Statistics in Medicine 17 (1998), 891-908; Q. McNemar, Psychometrika 12 (1947), 153-157.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
+
+_NORMAL = NormalDist()
+_HALVINGS = 60  # an interval of width 2 halved 60 times is below the spacing of floats near 1
+_MOST_ITEMS = 1 << 30  # beyond this no suite can answer the question
+
+
+@dataclass(frozen=True)
+class PairedCounts:
+    """How often baseline and candidate were right on the same `n` items.
+
+    `both` right; `lost`: only the baseline right; `gained`: only the candidate right; `neither` right.
+
+    Raises:
+        ValueError: a count is negative, or the four do not add up to `n`.
+    """
+
+    n: int
+    both: int
+    lost: int
+    gained: int
+    neither: int
+
+    def __post_init__(self) -> None:
+        parts = (self.both, self.lost, self.gained, self.neither)
+        if min(parts) < 0 or sum(parts) != self.n:
+            raise ValueError(f"counts {parts} do not add up to n = {self.n}")
+
+    @property
+    def loss(self) -> float:
+        """The observed loss, (lost - gained) / n; nan for no items."""
+        return (self.lost - self.gained) / self.n if self.n else math.nan
+
+    @property
+    def discordance(self) -> float:
+        """The share of items that flipped either way; nan for no items."""
+        return (self.lost + self.gained) / self.n if self.n else math.nan
+
+    @property
+    def baseline_rate(self) -> float:
+        """The share of items that the baseline got right; nan for no items."""
+        return (self.both + self.lost) / self.n if self.n else math.nan
+
+    @property
+    def candidate_rate(self) -> float:
+        """The share of items that the candidate got right; nan for no items."""
+        return (self.both + self.gained) / self.n if self.n else math.nan
+
+    def exchanged(self) -> "PairedCounts":
+        """The same items with baseline and candidate in each other's place."""
+        return PairedCounts(self.n, self.both, self.gained, self.lost, self.neither)
+
+
+def paired(baseline: Sequence[bool], candidate: Sequence[bool]) -> PairedCounts:
+    """Count agreements and flips between two verdicts on the same items, in the same order.
+
+    Raises:
+        ValueError: the two differ in length.
+    """
+    both = lost = gained = neither = 0
+    for base, cand in zip(baseline, candidate, strict=True):
+        if base and cand:
+            both += 1
+        elif base:
+            lost += 1
+        elif cand:
+            gained += 1
+        else:
+            neither += 1
+    return PairedCounts(len(baseline), both, lost, gained, neither)
+
+
+def score_statistic(counts: PairedCounts, loss: float) -> float:
+    """Tango's score statistic for the hypothesis that the true loss equals `loss` (eq. 2.5 of the paper).
+
+    About standard normal under the hypothesis; positive when more was lost than the hypothesis says, 0 for no items.
+    `NormalDist().cdf` of it is the one-sided p-value of "the loss is at least `loss`".
+    """
+    return _score(counts.n, counts.lost, counts.gained, loss)
+
+
+def tango_bounds(counts: PairedCounts, alpha: float = 0.05) -> tuple[float, float]:
+    """One-sided score bounds of the loss p_base - p_cand: each is wrong with probability about `alpha`.
+
+    Together they form an interval of level 1 - 2 alpha. Law: `lower <= counts.loss <= upper`, and exchanging
+    the two models turns (lower, upper) into (-upper, -lower). No items give (-1, 1).
+
+    Raises:
+        ValueError: `alpha` is not between 0 and 0.5.
+    """
+    z = _quantile(alpha)
+    return -_upper(counts.n, counts.gained, counts.lost, z), _upper(counts.n, counts.lost, counts.gained, z)
+
+
+def mcnemar(counts: PairedCounts, side: Literal["two-sided", "loss"] = "two-sided") -> float:
+    """The exact McNemar p-value of "flips go either way equally often".
+
+    `side="loss"` asks only whether more was lost than gained. Under the hypothesis the lost items are binomial with
+    probability 1/2 among the flips; without flips the value is 1.
+    """
+    flips = counts.lost + counts.gained
+    if side == "loss":
+        return _binomial_tail(flips, counts.lost)
+    return min(1.0, 2 * _binomial_tail(flips, max(counts.lost, counts.gained)))
+
+
+def items_for_pass(
+    margin: float, discordance: float, loss: float = 0.0, alpha: float = 0.05, power: float = 0.8
+) -> int | None:
+    """How many items a run needs so that its upper bound of the loss falls under `margin` with probability `power`.
+
+    Args:
+        margin: the loss that the gate tolerates, as a share (0.03 is 3 percentage points).
+        discordance: the expected share of items that flip either way.
+        loss: the true loss that is assumed, at most `discordance`.
+        alpha: level of the one-sided bound.
+        power: probability of the PASS; 0.5 asks about the expected outcome.
+
+    Returns:
+        The number of items, or None where no number is enough (`loss` is not under `margin`).
+
+    The outcome of a run is taken as normal: its observed loss lies `z_power` standard deviations above the true one.
+    The normal approximation of the sample size is where the search starts; the answer is the smallest n at which
+    the score bound itself of that outcome is under the margin. At zero flips this is exact:
+    n > z² (1 - margin) / margin.
+
+    Raises:
+        ValueError: an argument is outside its range.
+    """
+    if not 0 < margin < 1 or not 0 <= abs(loss) <= discordance <= 1 or not 0 < power < 1:
+        raise ValueError(f"no sample size for {margin=}, {discordance=}, {loss=}, {power=}")
+    z = _quantile(alpha)
+    if loss >= margin:
+        return None
+    reach = _NORMAL.inv_cdf(power)
+    deviation = math.sqrt(max(discordance - loss * loss, 0.0))  # of one item's contribution to the loss
+
+    def passes(n: int) -> bool:
+        observed = min(max(loss + reach * deviation / math.sqrt(n), -1.0), 1.0)
+        flips = max(discordance, abs(observed))
+        return _score(n, n * (flips + observed) / 2, n * (flips - observed) / 2, margin) < -z
+
+    guess = ((z + reach) * max(deviation, math.sqrt(margin)) / (margin - loss)) ** 2
+    high = max(1, math.ceil(min(guess, _MOST_ITEMS)))
+    while not passes(high):
+        if high >= _MOST_ITEMS:
+            return None
+        high *= 2
+    low = 0  # never enough
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    return high
+
+
+def _quantile(alpha: float) -> float:
+    if not 0 < alpha < 0.5:
+        raise ValueError(f"alpha must lie between 0 and 0.5, not {alpha}")
+    return _NORMAL.inv_cdf(1 - alpha)
+
+
+def _score(n: float, lost: float, gained: float, loss: float) -> float:
+    """The score statistic for real-valued flips.
+
+    With the loss fixed, the likelihood has one free parameter, q = P(gained); P(lost) = q + loss. Its maximum is the
+    larger root of 2n q² + b q - c = 0 (eq. 2.4), and the variance of lost - gained is n (2q + loss (1 - loss)).
+    """
+    b = (2 * n - lost + gained) * loss - lost - gained
+    c = gained * loss * (1 - loss)
+    root = math.sqrt(max(b * b + 8 * n * c, 0.0))
+    # The two forms of the root are equal; each loses no digits on its side of b = 0.
+    q = 2 * c / (root + b) if b > 0 else (root - b) / max(4 * n, 1)
+    variance = n * (2 * q + loss * (1 - loss))
+    distance = lost - gained - n * loss
+    if variance > 0:
+        return distance / math.sqrt(variance)
+    return math.copysign(math.inf, distance) if distance else 0.0
+
+
+def _upper(n: float, lost: float, gained: float, z: float) -> float:
+    """The loss at which the score statistic is -z; the statistic falls as the loss grows."""
+    if not n:
+        return 1.0
+    low, high = (lost - gained) / n, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _score(n, lost, gained, middle) > -z else (low, middle)
+    return high
+
+
+def _binomial_tail(flips: int, least: int) -> float:
+    """P(X >= least) for X binomial(flips, 1/2), in whole numbers until the last division."""
+    return sum(math.comb(flips, k) for k in range(least, flips + 1)) / (1 << flips)
