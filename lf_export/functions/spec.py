@@ -11,6 +11,8 @@ from typing import Any
 from lf_export.errors import InputError
 from lf_export.provenance import digest_of
 
+_MAX_REFERENCES = 16
+
 
 @dataclass(frozen=True)
 class FunctionSpec:
@@ -102,6 +104,20 @@ def schema_hash(spec: FunctionSpec) -> str:
     """
     name = "".join(letter for letter in spec.name.lower() if letter.isalnum())
     return digest_of([name, _shape(spec.parameters)])
+
+
+def resolved(schema: Any, root: Mapping[str, Any]) -> Any:
+    """The schema that `schema` stands for: a `$ref` into `root` is followed, a circle of them allows anything."""
+    for _ in range(_MAX_REFERENCES):
+        reference = schema.get("$ref") if isinstance(schema, Mapping) else None
+        if not isinstance(reference, str) or not reference.startswith("#"):
+            return schema
+        node: Any = root
+        for part in reference[2:].split("/") if reference != "#" else ():
+            key = part.replace("~1", "/").replace("~0", "~")
+            node = node.get(key, True) if isinstance(node, Mapping) else True
+        schema = node
+    return True
 
 
 def _shape(node: Any) -> Any:
