@@ -1,0 +1,212 @@
+"""Measure one artifact: its answers, its distributions on the reference answers, its speed, its size."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lf_export.errors import ExportError, StepError
+from lf_export.functions.dialects import Dialect
+from lf_export.metrics import fidelity, latency
+from lf_export.metrics.calls import JudgedAnswer, judge
+from lf_export.provenance import digest_of
+from lf_export.runtimes.child import ChildSession
+from lf_export.steps.prompts import Group, Prompt
+
+Advance = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What every artifact is asked, the baseline first.
+
+    Attributes:
+        groups: the items of both suites, by shared prefill.
+        compared: ids of items whose reference answers are compared token by token.
+        chat: conversations for perplexity, as (ids, which tokens count).
+        timed: prompts that are timed one at a time.
+        max_new_tokens: the longest answer.
+        timed_tokens: tokens generated for each timed prompt.
+    """
+
+    groups: Sequence[Group]
+    compared: frozenset[str]
+    chat: Sequence[tuple[tuple[int, ...], npt.NDArray[np.bool_]]]
+    timed: Sequence[Prompt]
+    max_new_tokens: int
+    timed_tokens: int
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """Every item."""
+        return [prompt for group in self.groups for prompt in group.prompts]
+
+    @property
+    def units(self) -> int:
+        """How many units of progress one artifact takes."""
+        return len(self.prompts) + len(self.chat) + len(self.timed)
+
+
+@dataclass
+class Measured:
+    """What was found out about one artifact.
+
+    Attributes:
+        answers: by item id.
+        compared: by item id, in the order of the answer's tokens; empty for the baseline.
+        reference_nll: the artifact's mean negative log-likelihood of reference tokens, nats, by item id.
+        chat_nll: negative log-likelihood of each counted chat token, nats.
+        problems: hard floors that broke, in words.
+    """
+
+    runtime: str
+    representative: bool = True
+    load_seconds: float = float("nan")
+    answers: dict[str, JudgedAnswer] = field(default_factory=dict)
+    compared: dict[str, fidelity.TokenFidelity] = field(default_factory=dict)
+    chat_nll: list[float] = field(default_factory=list)
+    latency: latency.Latency | None = None
+    peak_rss_bytes: int = 0
+    cpu_seconds: float = float("nan")
+    disk_bytes: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def measure(
+    path: Path,
+    runtime: str,
+    workload: Workload,
+    dialect: Dialect,
+    *,
+    threads: int,
+    workdir: Path,
+    baseline_logits: Path,
+    is_baseline: bool,
+    advance: Advance,
+) -> Measured:
+    """Ask the artifact at `path` everything in `workload`, in a child process.
+
+    The baseline's logits on the reference answers are written to the folder `baseline_logits`, one file an item;
+    every other artifact is compared with them. What breaks is a finding (`Measured.problems`); only a missing
+    package, or a baseline that breaks, is an error.
+
+    Raises:
+        MissingError: the runtime's package is not installed.
+        StepError: the baseline does not load or does not answer.
+    """
+    found = Measured(runtime, disk_bytes=disk_bytes(path))
+    try:
+        with ChildSession(runtime, path, threads, workdir) as session:
+            found.representative = session.representative
+            found.load_seconds = session.load_seconds
+            if _same_tokens(session, workload, found):
+                _answers(session, workload, dialect, found, advance)
+                _distributions(session, workload, found, baseline_logits, is_baseline)
+                _chat(session, workload, found, advance)
+                _speed(session, workload, found, advance)
+            found.peak_rss_bytes, found.cpu_seconds = session.usage()
+    except StepError as error:
+        found.problems.append(error.message)
+    except ExportError as error:
+        if is_baseline or error.status == 4:  # the machine lacks something: no finding about the artifact
+            raise
+        found.problems.append(error.message)
+    if is_baseline and found.problems:
+        raise StepError(f"the baseline cannot be measured: {'; '.join(found.problems)}")
+    return found
+
+
+def loops_more(baseline: Measured, found: Measured) -> str | None:
+    """The problem, in words, of an artifact that repeats itself on 5 % of the items or more where the baseline ends."""
+    new = [name for name, answer in found.answers.items() if answer.loops and not baseline.answers[name].loops]
+    if not new or len(new) < len(found.answers) / 20:
+        return None
+    return f"{len(new)} of {len(found.answers)} answers repeat themselves up to the token limit, unlike the baseline's"
+
+
+def disk_bytes(path: Path) -> int:
+    """The bytes of a file, or of all files in a folder; an importance matrix is not part of an artifact's weight."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(
+        (Path(folder) / name).stat().st_size
+        for folder, _, names in os.walk(path)
+        for name in names
+        if name != "imatrix.gguf"
+    )
+
+
+def _same_tokens(session: ChildSession, workload: Workload, found: Measured) -> bool:
+    """Whether the artifact's own tokenizer gives the baseline's ids on every item."""
+    prompts = workload.prompts
+    for prompt, ids in zip(prompts, session.encode([prompt.text for prompt in prompts]), strict=True):
+        if tuple(ids) != prompt.ids:
+            found.problems.append(f"token ids differ from the baseline's tokenizer, first at item {prompt.item.id}")
+            return False
+    return True
+
+
+def _answers(session: ChildSession, workload: Workload, dialect: Dialect, found: Measured, advance: Advance) -> None:
+    for group in workload.groups:
+        answered = session.generate(group.prefix, group.branches, workload.max_new_tokens)
+        for prompt, generation in zip(group.prompts, answered, strict=True):
+            item = prompt.item
+            found.answers[item.id] = judge(
+                dialect.parse(generation.text), item.expected.calls, item.functions, generation.ids, session.eos_ids
+            )
+            advance(1, item.id)
+
+
+def _distributions(
+    session: ChildSession, workload: Workload, found: Measured, baseline_logits: Path, is_baseline: bool
+) -> None:
+    for group in workload.groups:
+        prompts = [prompt for prompt in group.prompts if prompt.item.id in workload.compared]
+        if not prompts:
+            continue
+        skip = len(group.prefix)
+        rows = session.score(
+            group.prefix,
+            [prompt.full_ids[skip:] for prompt in prompts],
+            [len(prompt.ids) - skip for prompt in prompts],
+        )
+        for prompt, logits in zip(prompts, rows, strict=True):
+            if not np.isfinite(logits).all():
+                found.problems.append(f"logits are not finite at item {prompt.item.id}")
+                return
+            file = baseline_logits / f"{workload_key(prompt)}.npy"
+            if is_baseline:
+                np.save(file, logits, allow_pickle=False)
+            else:
+                theirs = np.load(file, allow_pickle=False)
+                found.compared[prompt.item.id] = fidelity.compare_logits(theirs, logits, prompt.answer_ids)
+
+
+def workload_key(prompt: Prompt) -> str:
+    """A file name for an item: ids are the user's own text and may hold anything."""
+    return digest_of(prompt.item.id)
+
+
+def _chat(session: ChildSession, workload: Workload, found: Measured, advance: Advance) -> None:
+    for ids, counted in workload.chat:
+        start = int(np.argmax(counted))
+        (logits,) = session.score((), [ids], [start])
+        nll = fidelity.nll(logits, ids[start:])
+        found.chat_nll += nll[counted[start:]].tolist()
+        advance(1, "chat")
+    if not np.isfinite(found.chat_nll).all():
+        found.problems.append("logits are not finite on the chat suite")
+
+
+def _speed(session: ChildSession, workload: Workload, found: Measured, advance: Advance) -> None:
+    if not workload.timed:
+        return
+    session.generate_one(workload.timed[0].ids, 2)  # warm caches and kernels; not counted
+    times = []
+    for prompt in workload.timed:
+        times.append(session.generate_one(prompt.ids, workload.timed_tokens).times)
+        advance(1, "speed")
+    found.latency = latency.measure([len(prompt.ids) for prompt in workload.timed], times)
