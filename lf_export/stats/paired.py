@@ -179,9 +179,11 @@ def _score(n: float, lost: float, gained: float, loss: float) -> float:
     With the loss fixed, the likelihood has one free parameter, q = P(gained); P(lost) = q + loss. Its maximum is the
     larger root of 2n q² + b q - c = 0 (eq. 2.4), and the variance of lost - gained is n (2q + loss (1 - loss)).
     """
+    if loss < 0:  # in the mirror nothing below is negative, so no square root and no rounding can go astray
+        return -_score(n, gained, lost, -loss)
     b = (2 * n - lost + gained) * loss - lost - gained
     c = gained * loss * (1 - loss)
-    root = math.sqrt(max(b * b + 8 * n * c, 0.0))
+    root = math.hypot(b, math.sqrt(8 * n * c))
     # The two forms of the root are equal; each loses no digits on its side of b = 0.
     q = 2 * c / (root + b) if b > 0 else (root - b) / max(4 * n, 1)
     variance = n * (2 * q + loss * (1 - loss))

@@ -52,6 +52,11 @@ def test_bounds_of_a_published_table_are_reproduced() -> None:
     assert (round(lower, 3), round(upper, 3)) == (-0.096, 0.037)
 
 
+@pytest.mark.parametrize("loss", [1e-200, -1e-200, 5e-324, -5e-324])
+def test_a_loss_next_to_nothing_is_not_rejected(loss: float) -> None:
+    assert score_statistic(flips(20, 0, 0), loss) == pytest.approx(0, abs=1e-6)
+
+
 def test_no_items_bound_nothing() -> None:
     assert tango_bounds(PairedCounts(0, 0, 0, 0, 0)) == (-1.0, 1.0)
     assert math.isnan(PairedCounts(0, 0, 0, 0, 0).loss)
