@@ -53,7 +53,7 @@ class ChatTemplate:
         probe = [Turn("user", "x"), Turn("assistant", "y", Answer("prose", (), "y")), Turn("user", "z")]
         self.shows_tools = _PROBE.name in self._apply(self._plain(probe, ()), (_PROBE,))
         self.form: Form = "hermes" if self.shows_tools else "function_call"
-        pieces = self._pieces(probe, (_PROBE,), generate=False)
+        pieces = self._pieces(probe, (_PROBE,) if self.shows_tools else (), generate=False)
         self._check_tokens("".join(piece.text for piece in pieces))
         self._ends = _ends(next(piece.text for piece in pieces if piece.role == "prose"), "y")
         if self.shows_tools:
@@ -91,6 +91,8 @@ class ChatTemplate:
             marked = [*plain[:place], {"role": "assistant", "content": _MARKER}, *plain[place + 1 :]]
             start, end = _span(text, self._apply(marked, shown, generate=generate), _MARKER)
             end += _end_token(text[end:])
+            if answer.calls and self.parse(text[start:end]).calls != answer.calls:
+                raise _UnreadableCall(f"the call does not read back from {text[start:end]!r}")
             spans.append((start, end, "call" if answer.kind == "call" else "prose"))
         return _cut(text, spans)
 
@@ -163,15 +165,16 @@ class ChatTemplate:
 
     def _check_calls(self) -> None:
         """Refuse a template whose calls cannot be read back: they could never be judged."""
-        answer = calling(_PROBE_CALL)
-        turns = [Turn("user", "x"), Turn("assistant", "", answer)]
-        pieces = self._pieces(turns, (_PROBE,), generate=False)
-        call = next(piece.text for piece in pieces if piece.role == "call")
-        if self.parse(call).calls != answer.calls:
+        try:
+            self._pieces([Turn("user", "x"), Turn("assistant", "", calling(_PROBE_CALL))], (_PROBE,), generate=False)
+        except _UnreadableCall as error:
             raise InputError(
-                f"the chat template of {_called(self._tokenizer)} writes calls in an unknown form: {call!r}, "
-                "expected <tool_call>{…}</tool_call>"
-            )
+                f"the chat template of {_called(self._tokenizer)} writes calls in an unknown form: {error.message}"
+            ) from error
+
+
+class _UnreadableCall(InputError):
+    """A call that does not come back from what the template writes."""
 
 
 def _block_span(text: str, functions: Sequence[FunctionSpec]) -> tuple[int, int]:
