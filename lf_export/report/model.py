@@ -1,0 +1,257 @@
+"""The report of a bench run: one value that holds what was measured; JSON, Markdown and the terminal are views of it.
+
+Counts and raw values are kept, rates and ratios are left to the views. `None` means "not measured"; a float that is not
+finite becomes `None`, so that a report is always plain JSON. Times are in seconds, sizes in bytes, losses are shares
+(0.03 is 3 percentage points), KL is in nats.
+"""
+
+import math
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+_P = TypeVar("_P", bound=BaseModel)
+
+VerdictName = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Measured = Annotated[float | None, BeforeValidator(_finite)]
+
+
+class _Part(BaseModel):
+    """Fields are checked; values may come from the dataclasses of `lf_export.metrics` as they are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True, allow_inf_nan=False)
+
+
+class Machine(_Part):
+    """What ran, as `lf_export.provenance.machine` says it."""
+
+    system: str
+    processor: str
+    architecture: str
+    cores: Annotated[int, Field(ge=1, description="Cores that the process could use.")]
+    memory_bytes: Count
+
+
+class SuiteFacts(_Part):
+    """Which items were judged."""
+
+    path: str = Field(description="The suite as it was given.")
+    items: Count = Field(description="Items that were judged.")
+    of_items: Count = Field(description="Items in the whole suite.")
+    sha256: str = Field(description="Digest of the suite's file.")
+
+
+class Suites(_Part):
+    """The suites of the run; None where one was left out."""
+
+    calls: SuiteFacts | None = None
+    no_call: SuiteFacts | None = None
+    chat: SuiteFacts | None = None
+
+
+class GateSettings(_Part):
+    """What the verdict was asked."""
+
+    margin: Annotated[float, Field(gt=0, lt=1, description="The largest loss that is accepted, as a share of items.")]
+    alpha: Annotated[float, Field(gt=0, lt=0.5, description="One-sided error rate of the bounds.")] = 0.05
+    baseline_floor: Share = Field(0.25, description="A baseline whose rate is below this share proves nothing.")
+
+
+class CategoryCounts(_Part):
+    """One category of call items."""
+
+    n: Count
+    strict_exact: Count
+    bfcl_like: Count
+
+    @model_validator(mode="after")
+    def _at_most_n(self) -> Self:
+        return _bounded(self, self.n, "strict_exact", "bfcl_like")
+
+
+class CallMetrics(CategoryCounts):
+    """Items whose reference answer is one call or several."""
+
+    name_ok: Count = Field(description="Items whose calls name the right functions, whatever their arguments.")
+    by_category: dict[str, CategoryCounts] = Field(default_factory=dict)
+    errors: dict[str, Count] = Field(
+        default_factory=dict, description="Items by kind of error; an item with two kinds counts under both."
+    )
+
+    @model_validator(mode="after")
+    def _names_at_most_n(self) -> Self:
+        return _bounded(self, self.n, "name_ok")
+
+
+class NoCallMetrics(_Part):
+    """Items that no function serves: the answer must be well-formed prose. The four counts add up to `n`."""
+
+    n: Count
+    abstained: Count = Field(description="Prose answers: the correct ones.")
+    malformed: Count = Field(description="Attempted calls that do not parse; never an abstention.")
+    empty: Count
+    called: Count = Field(description="Well-formed calls that nobody asked for.")
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if self.abstained + self.malformed + self.empty + self.called != self.n:
+            raise ValueError("abstained, malformed, empty and called do not add up to n")
+        return self
+
+
+class Fidelity(_Part):
+    """Next-token distributions against the baseline's on the reference answers, over the tokens of one class."""
+
+    tokens: Count
+    kl_mean: Measured = Field(None, description="Mean KL(baseline ‖ artifact), nats.")
+    kl_p50: Measured = None
+    kl_p99: Measured = None
+    kl_lower: Measured = Field(None, description="Lower end of the 95 % cluster bootstrap interval of the mean.")
+    kl_upper: Measured = Field(None, description="Upper end of that interval.")
+    top1_agreement: Measured = Field(None, description="Share of tokens on which both prefer the same token.")
+    margin_mean: Measured = Field(
+        None,
+        description="Mean log-probability of the baseline's preferred token less that of the best other token, nats.",
+    )
+    margin_p1: Measured = Field(None, description="First percentile of that margin; negative where preferences flip.")
+
+
+class Percentiles(_Part):
+    """p50, p90 and p99, in seconds."""
+
+    p50: Measured
+    p90: Measured
+    p99: Measured
+
+
+class Latency(_Part):
+    """Batch size 1, nothing shared between prompts."""
+
+    prompts: Count = Field(description="Prompts that were timed, after one that was not.")
+    prompt_tokens: Measured = Field(description="Their mean length.")
+    ttft: Percentiles = Field(description="Time to first token.")
+    tpot: Percentiles = Field(description="Time per output token after the first, over all gaps.")
+    prefill_tokens_per_second: Measured
+    decode_tokens_per_second: Measured
+
+
+class ItemResult(_Part):
+    """One item's raw outcome."""
+
+    suite: Literal["calls", "no_call"]
+    id: str
+    category: str
+    kind: Literal["call", "prose", "malformed", "empty"] = Field(description="What the answer was.")
+    correct: bool = Field(description="The endpoint of the gate: a strict exact call, or an abstention.")
+    name_ok: bool
+    bfcl_like: bool
+    errors: list[str] = Field(default_factory=list)
+    cut: bool = Field(False, description="Whether the answer reached the token limit before an end token.")
+    loops: bool = Field(False, description="Whether it was cut while it repeated itself.")
+    answer: str | None = Field(None, description="The answer's text, where it was kept.")
+    kl_mean: Measured = Field(None, description="Mean KL over the item's call tokens, where it was compared.")
+
+
+class RawValues(_Part):
+    """What the summaries were computed from."""
+
+    items: list[ItemResult] = Field(default_factory=list)
+    ttft_seconds: list[float] = Field(default_factory=list, description="One value for each timed prompt.")
+    tpot_seconds: list[float] = Field(default_factory=list, description="One value for each gap between tokens.")
+
+
+class EndpointResult(_Part):
+    """One question of the gate, on items paired with the baseline."""
+
+    name: str = Field(description="`strict_call` or `abstention`.")
+    verdict: VerdictName
+    n: Count
+    lost: Count = Field(description="Items that only the baseline got right.")
+    gained: Count = Field(description="Items that only the artifact got right.")
+    baseline_rate: Measured
+    candidate_rate: Measured
+    loss: Measured = Field(description="baseline_rate - candidate_rate.")
+    lower: float = Field(description="One-sided Tango bound of the loss, at the level that Holm gives the endpoint.")
+    upper: float = Field(description="One-sided Tango bound of the loss at alpha: PASS needs it under the margin.")
+    p_over_margin: Share = Field(description="Holm-adjusted p-value of 'the loss is at most the margin'.")
+    mcnemar_p: Share = Field(description="Exact two-sided McNemar p-value of 'nothing changed'.")
+    items_needed: int | None = Field(None, description="Items that a PASS would take, if flips stay as seen.")
+    reason: str
+
+
+class GateResult(_Part):
+    """The verdict on one artifact."""
+
+    verdict: VerdictName
+    endpoints: list[EndpointResult] = Field(default_factory=list)
+    problems: list[str] = Field(default_factory=list, description="Hard floors that broke; any of them is a FAIL.")
+
+
+class ArtifactReport(_Part):
+    """Everything that was measured on one artifact, or on the baseline."""
+
+    name: str
+    path: str = ""
+    format: str = Field(description="hf, gptq, gguf, …")
+    scheme: str | None = Field(None, description="W4A16 g64, Q8_0, …")
+    runtime: str | None = None
+    representative: bool = Field(True, description="Whether its speed says something about a deployment.")
+    digest: str | None = Field(None, description="sha256 of the weights or of the manifest.")
+    calibration_digest: str | None = None
+    enforced: bool = Field(False, description="Whether its verdict decides the exit status.")
+    calls: CallMetrics | None = None
+    no_call: NoCallMetrics | None = None
+    fidelity: dict[str, Fidelity] = Field(
+        default_factory=dict,
+        description="By token class: prompt, functions, prose, name, key, value, punct; `call` is the last four.",
+    )
+    chat_perplexity: Measured = None
+    latency: Latency | None = None
+    load_seconds: Measured = None
+    cpu_seconds: Measured = Field(None, description="Processor time of the whole measurement.")
+    peak_rss_bytes: Count | None = None
+    disk_bytes: Count | None = None
+    gate: GateResult | None = Field(None, description="None for the baseline.")
+    notes: list[str] = Field(default_factory=list)
+    raw: RawValues = RawValues()
+
+
+class Report(_Part):
+    """A whole bench run: what ran, on what, and the verdict on each artifact against the baseline."""
+
+    schema_version: Literal[1] = Field(1, description="Version of this format.")
+    name: str = Field(description="The recipe's name, or what was judged.")
+    created: str = Field(description="When the run ended, ISO 8601 with its zone.")
+    verdict: VerdictName = Field(description="Over the enforced artifacts: FAIL if any fails, PASS if all pass.")
+    gate: GateSettings
+    suites: Suites
+    dialect: str
+    max_new_tokens: Count | None = None
+    seed: int = 0
+    threads: Annotated[int, Field(ge=1)] | None = None
+    machine: Machine
+    versions: dict[str, str]
+    baseline: ArtifactReport
+    artifacts: list[ArtifactReport]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [self.baseline.name, *(artifact.name for artifact in self.artifacts)]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two artifacts share a name: {', '.join(sorted(names))}")
+        return self
+
+
+def _bounded(part: _P, n: int, *names: str) -> _P:
+    for name in names:
+        if getattr(part, name) > n:
+            raise ValueError(f"{name} is more than n")
+    return part
