@@ -36,7 +36,7 @@ class Step:
 def bytes_text(count: int | None) -> str:
     """A count of bytes for people, in powers of 1,000: 0 B, 1.5 MB; a dash where it is not known."""
     if count is None:
-        return "–"
+        return "-"
     value = float(count)
     for unit in _UNITS:
         if value < 1000 or unit == _UNITS[-1]:

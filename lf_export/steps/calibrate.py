@@ -1,0 +1,70 @@
+"""The calibrate step: conversations in, token ids with classes and weights out, and an audit of what survived."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lf_export.calibration.audit import render_audit
+from lf_export.calibration.build import CalibrationOptions, CalibrationSet, build, save
+from lf_export.checkpoint import staging
+from lf_export.progress import stage
+from lf_export.runtimes.causal import load_tokenizer
+from lf_export.shipped import shipped
+from lf_export.steps.sources import data_path
+
+_SUITES = ("suites/calls.jsonl", "suites/no-call.jsonl")
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """What to render and how; empty `calls` or `chat` mean the data that ships."""
+
+    model: Path
+    calls: tuple[str, ...] = ()
+    chat: tuple[str, ...] = ()
+    dialect: str = "chat-template"
+    call_share: float = 0.5
+    num_samples: int = 128
+    max_seq_length: int = 1024
+    seed: int = 0
+    allow_dropped: bool = False
+    out: Path | None = None
+    overwrite: bool = False
+    folder: Path | None = None
+    """What relative names in `calls` and `chat` are relative to."""
+
+
+def calibrate_model(options: CalibrateOptions) -> CalibrationSet:
+    """Render, mix and audit; write the set to `options.out` where that is given.
+
+    Raises:
+        InputError: data that cannot be read, or call tokens that are lost.
+    """
+    tokenizer = load_tokenizer(options.model)
+    found = build(
+        CalibrationOptions(
+            calls=[str(data_path(name, options.folder)) for name in options.calls or ("shipped:calls.jsonl",)],
+            chat=[str(data_path(name, options.folder)) for name in options.chat or ("shipped:chat.jsonl",)],
+            suites=[str(shipped("calibration", name)) for name in _SUITES],
+            dialect=options.dialect,
+            share=options.call_share,
+            num_samples=options.num_samples,
+            max_seq_length=options.max_seq_length,
+            seed=options.seed,
+            allow_dropped=options.allow_dropped,
+        ),
+        tokenizer,
+    )
+    if options.out is not None:
+        with (
+            stage("write calibration set", 1, "set") as advance,
+            staging(options.out, overwrite=options.overwrite) as folder,
+        ):
+            save(found, folder)
+            advance()
+    return found
+
+
+def audit_text(calibration: CalibrationSet) -> tuple[str, dict[str, Any]]:
+    """The audit for a person, and as JSON values."""
+    return render_audit(calibration.audit), calibration.audit.to_json()

@@ -1,0 +1,91 @@
+"""What a step will cost in bytes, from headers and options alone; estimates, and said to be so."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from lf_export.checkpoint import Checkpoint
+from lf_export.formats import FORMATS
+from lf_export.recipe import CalibrationRecipe, Recipe
+from lf_export.steps.quantize import TargetPlan
+
+_INTERPRETER = 350_000_000
+"""Resident bytes of Python with torch loaded and one layer class imported."""
+
+_BLOCK = 150_000_000
+"""Resident bytes of a merge's row blocks and copies."""
+
+_DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes: read, written, resident at the peak, and on disk only while the step runs; None where not known yet."""
+
+    reads: int | None
+    writes: int | None
+    peak_memory: int | None
+    scratch: int = 0
+
+
+def threads(wanted: int | None) -> int:
+    """The threads to use: as asked for, else every core that the process may use."""
+    return wanted or len(os.sched_getaffinity(0))
+
+
+def merge(base: Checkpoint | None, dtype: str | None) -> Cost:
+    """A merge reads the base once and writes it once; memory does not depend on its size."""
+    if base is None:
+        return Cost(None, None, _INTERPRETER + _BLOCK)
+    reads = _bytes(base)
+    writes = reads if dtype is None else _elements(base) * _DTYPE_BYTES[dtype]
+    return Cost(reads, writes, _INTERPRETER + _BLOCK)
+
+
+def calibrate(recipe: CalibrationRecipe) -> Cost:
+    """Token ids and classes: five bytes a token, and the tokenizer in memory."""
+    return Cost(0, 5 * _tokens(recipe), _INTERPRETER + _BLOCK)
+
+
+def quantize(base: Checkpoint | None, plan: TargetPlan, recipe: Recipe, targets: Sequence[TargetPlan]) -> Cost:
+    """One pass reads the model once, for all targets; its cost stands at the first of them."""
+    if base is None:
+        return Cost(None, None, None)
+    kind = FORMATS[plan.format]
+    writes = kind.size(base, kind.options.model_validate(dict(plan.options)))
+    first = plan.name == targets[0].name
+    return Cost(_bytes(base) if first else 0, writes, _INTERPRETER + _walk_memory(base, recipe))
+
+
+def bench(base: Checkpoint | None, recipe: Recipe) -> Cost:
+    """The largest artifact is in memory once, in a child; the baseline's logits lie on disk while the bench runs."""
+    if base is None or recipe.bench is None:
+        return Cost(None, 1_000_000, None)
+    size = _bytes(base)
+    vocabulary = int(base.config.get("vocab_size", 0))
+    answer_tokens = 64
+    scratch = recipe.bench.fidelity_items * answer_tokens * vocabulary * 4
+    return Cost(size * (1 + len(recipe.quantize)), 1_000_000, 2 * _INTERPRETER + size, scratch)
+
+
+def _walk_memory(base: Checkpoint, recipe: Recipe) -> int:
+    """One layer in fp32 three times over (weights, moments, work), the embedding, and the activations."""
+    layers = int(base.config.get("num_hidden_layers", 1))
+    hidden = int(base.config.get("hidden_size", 0))
+    vocabulary = int(base.config.get("vocab_size", 0))
+    layer = (_elements(base) - vocabulary * hidden) // max(layers, 1)
+    return 4 * (3 * layer + vocabulary * hidden + _tokens(recipe.calibration) * hidden)
+
+
+def _tokens(recipe: CalibrationRecipe) -> int:
+    typical = 256  # tokens in a conversation of the shipped set, rounded up
+    return recipe.num_samples * min(recipe.max_seq_length, typical)
+
+
+def _bytes(base: Checkpoint) -> int:
+    return sum(info.nbytes for info in base.tensors.values())
+
+
+def _elements(base: Checkpoint) -> int:
+    return sum(prod(info.shape) for info in base.tensors.values())

@@ -1,0 +1,175 @@
+"""What a path holds: a checkpoint, an adapter, an artifact or a GGUF file. Only headers are read."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from lf_export.checkpoint import Checkpoint, open_adapter, open_checkpoint
+from lf_export.errors import InputError, MissingError
+from lf_export.provenance import read_manifest
+from lf_export.steps.plan import bytes_text
+
+_GGUF_MAGIC = b"GGUF"
+_LICENCES = ("LICENSE", "LICENCE", "COPYING", "NOTICE", "USE_POLICY")
+
+
+def inspect_path(path: Path) -> dict[str, Any]:
+    """Facts about what lies at `path`, as JSON values; `kind` says what it is.
+
+    Raises:
+        InputError: nothing is there, or it is none of the things that lf-export knows.
+        MissingError: it is a GGUF file and the `gguf` package is not installed.
+    """
+    if path.is_file():
+        return _gguf(path)
+    if not path.is_dir():
+        raise InputError(f"{path}: nothing is there")
+    if (path / "adapter_config.json").is_file():
+        return _adapter(path)
+    if (path / "config.json").is_file():
+        return _checkpoint(open_checkpoint(path))
+    files = sorted(file for file in path.glob("*.gguf") if file.name != "imatrix.gguf")
+    if len(files) == 1:
+        return _gguf(files[0]) | {"path": str(path), **_beside(path)}
+    if len(files) > 1:
+        raise InputError(f"{path}: holds {len(files)} GGUF files, expected one", f"lf-export inspect {files[0]}")
+    raise InputError(f"{path}: expected a checkpoint (config.json), an adapter (adapter_config.json) or a GGUF file")
+
+
+def _checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
+    config = checkpoint.config
+    quantization = config.get("quantization_config")
+    template = _template(checkpoint.root)
+    return {
+        "kind": "checkpoint" if quantization is None else f"{quantization.get('quant_method', 'quantized')} checkpoint",
+        "path": str(checkpoint.root),
+        "architecture": (config.get("architectures") or [config.get("model_type", "unknown")])[0],
+        "model_type": config.get("model_type"),
+        "layers": config.get("num_hidden_layers"),
+        "hidden_size": config.get("hidden_size"),
+        "vocab_size": config.get("vocab_size"),
+        "parameters": _parameters(checkpoint, quantization),
+        "dtypes": dict(Counter(info.dtype for info in checkpoint.tensors.values()).most_common()),
+        "tensors": len(checkpoint.tensors),
+        "shards": len(checkpoint.shards),
+        "bytes": sum(info.nbytes for info in checkpoint.tensors.values()),
+        "quantization": quantization,
+        "tied_embeddings": bool(config.get("tie_word_embeddings", False)),
+        "chat_template": None if template is None else ("with tools" if "tools" in template else "without tools"),
+        **_beside(checkpoint.root),
+    }
+
+
+def _parameters(checkpoint: Checkpoint, quantization: Mapping[str, Any] | None) -> int:
+    """How many weights the model has; a packed int32 counts as the weights that it holds."""
+    packed = 32 // int(quantization["bits"]) if quantization and "bits" in quantization else 1
+    total = 0
+    for name, info in checkpoint.tensors.items():
+        if name.endswith(".qweight"):
+            total += prod(info.shape) * packed
+        elif not name.endswith((".qzeros", ".scales", ".g_idx")):
+            total += prod(info.shape)
+    return total
+
+
+def _adapter(path: Path) -> dict[str, Any]:
+    config = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
+    adapter = open_adapter(path)
+    return {
+        "kind": "adapter",
+        "path": str(path),
+        "peft_type": config.get("peft_type"),
+        "base_model": config.get("base_model_name_or_path"),
+        "rank": config.get("r"),
+        "alpha": config.get("lora_alpha"),
+        "rslora": bool(config.get("use_rslora", False)),
+        "target_modules": sorted(config.get("target_modules") or []),
+        "modules": len(adapter.modules),
+        "bytes": sum(file.stat().st_size for file in path.glob("*.safetensors")),
+        **_beside(path),
+    }
+
+
+def _gguf(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        if file.read(4) != _GGUF_MAGIC:
+            raise InputError(f"{path}: not a GGUF file, expected a folder or a file that begins with GGUF")
+    try:
+        from gguf import GGUFReader  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise MissingError("the gguf package is not installed", "pip install 'lf-export[gguf]'") from error
+    try:
+        reader = GGUFReader(path)
+    except (ValueError, IndexError, KeyError, OverflowError) as error:
+        raise InputError(f"{path}: a truncated or malformed GGUF file: {error}") from error
+    fields = {name: field for name, field in reader.fields.items() if not name.startswith("tokenizer.ggml.tokens")}
+
+    def value(key: str) -> Any:
+        field = fields.get(key)
+        return None if field is None else field.contents()
+
+    architecture = value("general.architecture")
+    template = value("tokenizer.chat_template")
+    return {
+        "kind": "gguf",
+        "path": str(path),
+        "architecture": architecture,
+        "name": value("general.name"),
+        "layers": value(f"{architecture}.block_count"),
+        "hidden_size": value(f"{architecture}.embedding_length"),
+        "context_length": value(f"{architecture}.context_length"),
+        "parameters": sum(int(prod(int(size) for size in tensor.shape)) for tensor in reader.tensors),
+        "dtypes": dict(Counter(tensor.tensor_type.name for tensor in reader.tensors).most_common()),
+        "tensors": len(reader.tensors),
+        "bytes": path.stat().st_size,
+        "tokenizer": value("tokenizer.ggml.model"),
+        "pre_tokenizer": value("tokenizer.ggml.pre"),
+        "chat_template": None if template is None else ("with tools" if "tools" in template else "without tools"),
+        "licences": [value("general.license")] if value("general.license") else [],
+        "manifest": None,
+    }
+
+
+def _template(root: Path) -> str | None:
+    file = root / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8", errors="replace")
+    try:
+        config = json.loads((root / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    template = config.get("chat_template") if isinstance(config, dict) else None
+    return template if isinstance(template, str) or template is None else json.dumps(template)
+
+
+def _beside(root: Path) -> dict[str, Any]:
+    manifest = read_manifest(root)
+    return {
+        "licences": sorted(file.name for file in root.iterdir() if file.name.upper().startswith(_LICENCES)),
+        "manifest": manifest
+        and {"kind": manifest["kind"], "lf-export": (manifest.get("versions") or {}).get("lf-export", "unknown")},
+    }
+
+
+def facts_text(facts: Mapping[str, Any]) -> str:
+    """The facts for a person, a line each; what is not known is left out."""
+    lines = []
+    for key, value in facts.items():
+        if value is None or value in ([], {}):
+            continue
+        label = key.replace("_", " ")
+        if key == "bytes":
+            shown = bytes_text(int(value))
+        elif key == "parameters":
+            shown = f"{value:,}"
+        elif isinstance(value, Mapping):
+            shown = ", ".join(f"{name}: {each}" for name, each in value.items())
+        elif isinstance(value, list):
+            shown = ", ".join(map(str, value))
+        else:
+            shown = str(value)
+        lines.append(f"{label:<16} {shown}")
+    return "\n".join(lines)

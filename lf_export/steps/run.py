@@ -1,0 +1,251 @@
+"""`run`: a recipe from the base model to the verdict; what was finished before is not done again."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lf_export.checkpoint import open_adapter, open_checkpoint
+from lf_export.errors import InputError, StepError
+from lf_export.progress import say
+from lf_export.recipe import Recipe, load_recipe
+from lf_export.steps import estimate
+from lf_export.steps.bench import BenchOptions, BenchOutcome, bench_artifacts
+from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
+from lf_export.steps.merge import MergeOptions, merge_model
+from lf_export.steps.plan import Step, as_facts, bytes_text, table, totals
+from lf_export.steps.quantize import TargetPlan, check_targets, quantize_targets
+from lf_export.steps.record import fingerprint, is_done, is_ours, record, step_digest
+from lf_export.steps.sources import base_path, data_path
+
+MERGED, CALIBRATION, BENCH = "merged", "calibration", "bench"
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What a run prints and leaves with: its text, its facts as JSON values, its exit status."""
+
+    text: str
+    facts: Mapping[str, Any]
+    status: int
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """A recipe and where everything that it names lies; `base` is None while a script has not made it."""
+
+    recipe: Recipe
+    folder: Path
+    base: Path | None
+    adapters: tuple[Path, ...]
+    output: Path
+    threads: int
+
+
+def plan_text(path: Path, threads: int | None) -> tuple[str, dict[str, Any]]:
+    """The plan for a person, and as JSON values; only headers are read.
+
+    Raises:
+        InputError: a wrong recipe, model, adapter or data.
+    """
+    inputs = _inputs(path, threads, prepare=False)
+    steps = _steps(inputs)
+    text = table(steps)
+    if inputs.base is None:
+        text += f"\nthe base model is not there yet: {inputs.recipe.base.script} will make it, sizes are known then"
+    return text, dict(as_facts(steps))
+
+
+def run_recipe(path: Path, threads: int | None) -> RunOutcome:
+    """Do every step of the recipe that is not done yet, and give the verdict.
+
+    Raises:
+        InputError: a wrong recipe, model, adapter or data.
+        MissingError: a package that a step needs is not installed.
+        StepError: a step failed; what was finished before it stays.
+    """
+    inputs = _inputs(path, threads, prepare=True)
+    steps = {step.name: step for step in _steps(inputs)}
+    _check_outputs(steps)
+    _check_disk(inputs.output, steps)
+    inputs.output.mkdir(parents=True, exist_ok=True)
+    recipe = inputs.recipe
+    for step in steps.values():
+        if step.done:
+            say(f"{step.name}: done before, kept")
+    if not steps[MERGED].done:
+        _merge(inputs, steps[MERGED])
+    if not steps[CALIBRATION].done:
+        calibrate_model(_calibrate_options(inputs, steps[CALIBRATION].output))
+        record(steps[CALIBRATION].output, steps[CALIBRATION].digest)
+    waiting = [plan for plan in _targets(inputs) if not steps[plan.name].done]
+    if waiting:
+        _quantize(inputs, waiting, steps)
+    if recipe.bench is None:
+        text = "\n".join(str(plan.out) for plan in _targets(inputs))
+        return RunOutcome(text, {"artifacts": [str(plan.out) for plan in _targets(inputs)]}, 0)
+    outcome = _bench(inputs, steps[BENCH])
+    return RunOutcome(outcome.text, outcome.facts, outcome.status)
+
+
+def _merge(inputs: _Inputs, step: Step) -> None:
+    dtype = inputs.recipe.merge.dtype
+    base = _known_base(inputs)
+    merge_model(MergeOptions(base, inputs.adapters, step.output, dtype, is_ours(step.output), inputs.threads))
+    record(step.output, step.digest)
+
+
+def _quantize(inputs: _Inputs, waiting: list[TargetPlan], steps: Mapping[str, Step]) -> None:
+    from lf_export.calibration.build import load  # noqa: PLC0415 - heavy
+
+    checkpoint = open_checkpoint(inputs.output / MERGED)
+    calibration = load(inputs.output / CALIBRATION)
+    quantize_targets(checkpoint, waiting, calibration, overwrite=True, threads=inputs.threads)
+    for plan in waiting:
+        record(plan.out, steps[plan.name].digest)
+
+
+def _bench(inputs: _Inputs, step: Step) -> BenchOutcome:
+    recipe = inputs.recipe
+    if recipe.bench is None:
+        raise StepError("the recipe has no bench")
+    folder = inputs.folder
+    options = BenchOptions(
+        dialect=recipe.calibration.dialect,
+        calls=str(data_path(recipe.bench.calls.path, folder)),
+        no_call=str(data_path(recipe.bench.no_call.path, folder)),
+        chat=str(data_path(recipe.bench.chat.path, folder)),
+        limit_calls=recipe.bench.calls.limit,
+        limit_no_call=recipe.bench.no_call.limit,
+        limit_chat=recipe.bench.chat.limit,
+        max_new_tokens=recipe.bench.max_new_tokens,
+        fidelity_items=recipe.bench.fidelity_items,
+        latency_prompts=recipe.bench.latency_prompts,
+        latency_tokens=recipe.bench.latency_tokens,
+        runtimes=dict(recipe.bench.runtimes),
+        margin=recipe.gate.margin,
+        alpha=recipe.gate.alpha,
+        enforce=None if recipe.gate.enforce is None else tuple(recipe.gate.enforce),
+        seed=recipe.bench.seed,
+        threads=inputs.threads,
+    )
+    if step.done:
+        return BenchOutcome.read(step.output)
+    artifacts = {plan.name: plan.out for plan in _targets(inputs)}
+    outcome = bench_artifacts(artifacts, inputs.output / MERGED, step.output, options)
+    record(step.output, step.digest)
+    return outcome
+
+
+def _inputs(path: Path, threads: int | None, *, prepare: bool) -> _Inputs:
+    recipe = load_recipe(path)
+    folder = path.resolve().parent
+    adapters = tuple((folder / name).resolve() for name in recipe.adapters)
+    problems = [
+        f"{path}: adapters[{n}]: {each}: no such folder" for n, each in enumerate(adapters) if not each.is_dir()
+    ]
+    names = [*recipe.calibration.calls, *recipe.calibration.chat]
+    if recipe.bench is not None:
+        names += [recipe.bench.calls.path, recipe.bench.no_call.path, recipe.bench.chat.path]
+    for name in names:
+        try:
+            data_path(name, folder)
+        except InputError as error:
+            problems.append(f"{path}: {error.message}")
+    if problems:
+        raise InputError.of(problems)
+    base = base_path(recipe.base, folder, prepare=prepare)
+    return _Inputs(recipe, folder, base, adapters, Path(recipe.output), estimate.threads(threads or recipe.threads))
+
+
+def _known_base(inputs: _Inputs) -> Path:
+    if inputs.base is None:
+        raise StepError("the base model is not prepared")
+    return inputs.base
+
+
+def _steps(inputs: _Inputs) -> list[Step]:
+    """Every step in order; wrong models, adapters and options are found here, before any work."""
+    recipe, output = inputs.recipe, inputs.output
+    base = open_checkpoint(inputs.base) if inputs.base is not None else None
+    for adapter in inputs.adapters:
+        open_adapter(adapter)
+    files = [fingerprint(path) for path in ([inputs.base] if inputs.base else []) + list(inputs.adapters)]
+    merge_digest = step_digest("merge", recipe.merge.model_dump(), [str(inputs.base), files])
+    data = [
+        fingerprint(data_path(name, inputs.folder)) for name in (*recipe.calibration.calls, *recipe.calibration.chat)
+    ]
+    calibrate_digest = step_digest("calibrate", recipe.calibration.model_dump(), [merge_digest, data])
+    steps = [
+        _step(MERGED, output / MERGED, merge_digest, estimate.merge(base, recipe.merge.dtype)),
+        _step(CALIBRATION, output / CALIBRATION, calibrate_digest, estimate.calibrate(recipe.calibration)),
+    ]
+    targets = _targets(inputs)
+    if base is not None:
+        check_targets(base, targets)
+    for plan in targets:
+        digest = step_digest("quantize", {"format": plan.format, **plan.options}, [merge_digest, calibrate_digest])
+        steps.append(_step(plan.name, plan.out, digest, estimate.quantize(base, plan, recipe, targets)))
+    if recipe.bench is not None:
+        suites = [
+            fingerprint(data_path(suite.path, inputs.folder))
+            for suite in (recipe.bench.calls, recipe.bench.no_call, recipe.bench.chat)
+        ]
+        options = {"bench": recipe.bench.model_dump(), "gate": recipe.gate.model_dump()}
+        digest = step_digest("bench", options, [[step.digest for step in steps], suites])
+        steps.append(_step(BENCH, output / BENCH, digest, estimate.bench(base, recipe)))
+    return steps
+
+
+def _step(name: str, output: Path, digest: str, cost: estimate.Cost) -> Step:
+    return Step(name, output, digest, is_done(output, digest), cost.reads, cost.writes, cost.peak_memory, cost.scratch)
+
+
+def _targets(inputs: _Inputs) -> list[TargetPlan]:
+    plans = []
+    for name, target in inputs.recipe.quantize.items():
+        options = target.model_dump()
+        plans.append(TargetPlan(name, options.pop("format"), inputs.output / name, options))
+    return plans
+
+
+def _calibrate_options(inputs: _Inputs, out: Path) -> CalibrateOptions:
+    wanted = inputs.recipe.calibration
+    return CalibrateOptions(
+        model=inputs.output / MERGED,
+        calls=tuple(wanted.calls),
+        chat=tuple(wanted.chat),
+        dialect=wanted.dialect,
+        call_share=wanted.call_share,
+        num_samples=wanted.num_samples,
+        max_seq_length=wanted.max_seq_length,
+        seed=wanted.seed,
+        out=out,
+        overwrite=is_ours(out),
+        folder=inputs.folder,
+    )
+
+
+def _check_outputs(steps: Mapping[str, Step]) -> None:
+    """A folder that no step of ours made is never replaced."""
+    problems = [
+        f"{step.output}: exists and was not made by this recipe"
+        for step in steps.values()
+        if not step.done and step.output.exists() and not is_ours(step.output)
+    ]
+    if problems:
+        raise InputError.of(problems, "move it away, or choose another output")
+
+
+def _check_disk(output: Path, steps: Mapping[str, Step]) -> None:
+    needed = totals(list(steps.values()))["disk"]
+    place = output
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed is not None and needed > free:
+        raise StepError(
+            f"{output}: needs {bytes_text(needed)} of disk, {bytes_text(free)} are free",
+            "free some space, or choose another output",
+        )
