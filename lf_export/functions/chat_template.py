@@ -92,7 +92,7 @@ class ChatTemplate:
             start, end = _span(text, self._apply(marked, shown, generate=generate), _MARKER)
             end += _end_token(text[end:])
             if answer.calls and self.parse(text[start:end]).calls != answer.calls:
-                raise _UnreadableCall(f"the call does not read back from {text[start:end]!r}")
+                raise _UnreadableCallError(f"the call does not read back from {text[start:end]!r}")
             spans.append((start, end, "call" if answer.kind == "call" else "prose"))
         return _cut(text, spans)
 
@@ -167,13 +167,13 @@ class ChatTemplate:
         """Refuse a template whose calls cannot be read back: they could never be judged."""
         try:
             self._pieces([Turn("user", "x"), Turn("assistant", "", calling(_PROBE_CALL))], (_PROBE,), generate=False)
-        except _UnreadableCall as error:
+        except _UnreadableCallError as error:
             raise InputError(
                 f"the chat template of {_called(self._tokenizer)} writes calls in an unknown form: {error.message}"
             ) from error
 
 
-class _UnreadableCall(InputError):
+class _UnreadableCallError(InputError):
     """A call that does not come back from what the template writes."""
 
 

@@ -12,7 +12,7 @@ _VALUES = frozenset({"const", "enum", "default", "examples", "required"})  # key
 
 _COMMON = r"""
 string ::= "\"" char* "\""
-char ::= [^"\\\x00-\x1F\x7F] | "\\" (["\\/bfnrt] | "u" hex hex hex hex)
+char ::= [^"\\\x00-\x1F] | "\\" (["\\/bfnrt] | "u" hex hex hex hex)
 hex ::= [0-9a-fA-F]
 integer ::= "-"? ("0" | [1-9] [0-9]*)
 number ::= integer ("." [0-9]+)? ([eE] [-+]? [0-9]+)?

@@ -16,7 +16,9 @@ def test_a_call_is_compact_json_with_unicode_as_it_is() -> None:
     assert write_calls([call]) == '{"function_call":{"name":"f","arguments":{"a":"Zürich “x”","b":[1,2.5,null,true]}}}'
 
 
-@pytest.mark.parametrize("text", [ONE, f"  {ONE}\n", f"{ONE}</s>", f"{ONE}<|im_end|>\n</s>", json.dumps(json.loads(ONE))])
+@pytest.mark.parametrize(
+    "text", [ONE, f"  {ONE}\n", f"{ONE}</s>", f"{ONE}<|im_end|>\n</s>", json.dumps(json.loads(ONE))]
+)
 def test_a_call_and_nothing_else_is_a_call(text: str) -> None:
     answer = read_answer(text, ends=("</s>", "<|im_end|>"))
     assert (answer.kind, answer.calls) == ("call", (PARIS,))
@@ -93,7 +95,7 @@ def test_a_call_in_a_code_fence_is_malformed_but_keeps_its_calls() -> None:
         "I do not have a function that can book a table.",
         "To call a function, name it and give its arguments.",
         '{"colour":"red","size":3}',
-        "```json\n{\"colour\": \"red\"}\n```",
+        '```json\n{"colour": "red"}\n```',
         "[1, 2, 3]",
         "f(x) = x + 1 is a line.",
         "print('hello')",

@@ -91,7 +91,9 @@ def test_the_lenient_score_forgives_writing_and_defaults(made: Any, expected: An
     assert (outcome.exact, outcome.bfcl_like) == (False, True)
 
 
-@pytest.mark.parametrize("made", [{"city": "Rome"}, {"city": "Paris", "days": 1}, {"city": "Paris", "units": "imperial"}])
+@pytest.mark.parametrize(
+    "made", [{"city": "Rome"}, {"city": "Paris", "days": 1}, {"city": "Paris", "units": "imperial"}]
+)
 def test_the_lenient_score_does_not_forgive_values(made: Any) -> None:
     expected = [Call("get_weather", {"city": "Paris"})]
     assert not compare(calling(Call("get_weather", made)), expected, FUNCTIONS).bfcl_like
