@@ -91,7 +91,7 @@ def test_two_functions_of_one_name_are_refused() -> None:
     ],
 )
 def test_other_list_forms_are_refused(functions: object) -> None:
-    with pytest.raises(InputError, match="expected|second"):
+    with pytest.raises(InputError, match=r"expected|second"):
         from_llama_functions(functions)
 
 
