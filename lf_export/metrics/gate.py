@@ -38,8 +38,8 @@ class EndpointVerdict:
         upper: one-sided Tango bound of the loss at alpha; PASS needs it under the margin.
         p_over_margin: Holm-adjusted p-value of "the loss is at most the margin".
         mcnemar_p: exact two-sided McNemar p-value of "nothing changed".
-        items_needed: for INCONCLUSIVE, how many items a PASS would take with 80 % probability if flips stay as seen; None
-            where no number would do.
+        items_needed: for INCONCLUSIVE, how many items a PASS would take with 80 % probability if flips stay as
+            seen; None where no number would do.
         reason: one sentence.
     """
 
@@ -99,20 +99,12 @@ def judge_artifact(
     rejected = sum(p <= alpha for p in adjusted)
     endpoints = []
     for index, (name, counts) in enumerate(named.items()):
-        # Holm's steps: the smallest p-value is held against alpha / 2, the other against alpha, but only after the first.
+        # Holm's steps: the smallest p-value is held against alpha / 2, and only after that the other against alpha.
         # The bound is shown at the level of its step, so that a lower bound over the margin and a FAIL are one thing.
         rank = sorted(range(len(raw)), key=raw.__getitem__).index(index)
-        level = alpha / (len(raw) - min(rank, rejected))
+        lower = tango_bounds(counts, alpha / (len(raw) - min(rank, rejected)))[0]
         endpoints.append(
-            _judge_endpoint(
-                name,
-                counts,
-                margin,
-                alpha,
-                lower=tango_bounds(counts, level)[0],
-                p=adjusted[index],
-                floor=baseline_floor,
-            )
+            _judge_endpoint(name, counts, margin, alpha, lower=lower, p=adjusted[index], floor=baseline_floor)
         )
     verdict = Verdict.FAIL if problems else overall([endpoint.verdict for endpoint in endpoints])
     return GateVerdict(verdict, tuple(endpoints), tuple(problems))

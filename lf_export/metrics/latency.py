@@ -45,19 +45,24 @@ def percentiles(values: Sequence[float]) -> Percentiles:
     return Percentiles(float(p50), float(p90), float(p99))
 
 
+def gaps(times: Sequence[Times]) -> list[float]:
+    """The seconds between each two tokens that follow one another in an answer, over all answers."""
+    return [late - early for each in times for early, late in itertools.pairwise(each)]
+
+
 def measure(prompt_lengths: Sequence[int], times: Sequence[Times]) -> Latency | None:
     """Latency of answers whose token times are `times`; None where no answer has two tokens."""
     answered = [(length, each) for length, each in zip(prompt_lengths, times, strict=True) if each]
     first = [each[0] for _, each in answered]
-    gaps = [late - early for _, each in answered for early, late in itertools.pairwise(each)]
-    if not gaps:
+    between = gaps(times)
+    if not between:
         return None
     lengths = [length for length, _ in answered]
     return Latency(
         prompts=len(answered),
         prompt_tokens=float(np.mean(lengths)),
         ttft=percentiles(first),
-        tpot=percentiles(gaps),
+        tpot=percentiles(between),
         prefill_tokens_per_second=sum(lengths) / sum(first),
-        decode_tokens_per_second=len(gaps) / sum(gaps),
+        decode_tokens_per_second=len(between) / sum(between),
     )

@@ -69,6 +69,8 @@ class Measured:
     compared: dict[str, fidelity.TokenFidelity] = field(default_factory=dict)
     chat_nll: list[float] = field(default_factory=list)
     latency: latency.Latency | None = None
+    ttft_seconds: list[float] = field(default_factory=list)
+    tpot_seconds: list[float] = field(default_factory=list)
     peak_rss_bytes: int = 0
     cpu_seconds: float = float("nan")
     disk_bytes: int = 0
@@ -209,4 +211,6 @@ def _speed(session: ChildSession, workload: Workload, found: Measured, advance: 
     for prompt in workload.timed:
         times.append(session.generate_one(prompt.ids, workload.timed_tokens).times)
         advance(1, "speed")
+    found.ttft_seconds = [each[0] for each in times if each]
+    found.tpot_seconds = latency.gaps(times)
     found.latency = latency.measure([len(prompt.ids) for prompt in workload.timed], times)

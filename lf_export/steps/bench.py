@@ -1,0 +1,257 @@
+"""The bench step: every artifact against the baseline on the same items, a report, a verdict."""
+
+import datetime as dt
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lf_export.calibration.suites import EvalItem, load_suite, stratified
+from lf_export.calibration.tokens import TokenClass, encode
+from lf_export.checkpoint import staging
+from lf_export.errors import InputError
+from lf_export.functions.dialects import Dialect, dialect_for
+from lf_export.metrics.gate import Verdict, exit_status, overall
+from lf_export.progress import say, stage
+from lf_export.provenance import machine, manifest, sha256_file, versions, write_manifest
+from lf_export.report.model import GateSettings, Machine, Report, SuiteFacts, Suites
+from lf_export.report.views import render_markdown, render_table
+from lf_export.runtimes import RUNTIMES, default_runtime
+from lf_export.runtimes.causal import load_tokenizer
+from lf_export.steps.findings import artifact_report, overall_verdict
+from lf_export.steps.measure import Measured, Workload, loops_more, measure
+from lf_export.steps.prompts import Prompt, grouped, prepare
+from lf_export.steps.sources import data_path
+
+BASELINE = "merged"
+REPORT_JSON, REPORT_MARKDOWN = "report.json", "report.md"
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is asked of every artifact; suites are files or `shipped:NAME`."""
+
+    dialect: str = "chat-template"
+    calls: str = "shipped:suites/calls.jsonl"
+    no_call: str = "shipped:suites/no-call.jsonl"
+    chat: str = "shipped:suites/chat.jsonl"
+    limit_calls: int | None = None
+    limit_no_call: int | None = None
+    limit_chat: int | None = None
+    max_new_tokens: int = 192
+    fidelity_items: int = 96
+    latency_prompts: int = 8
+    latency_tokens: int = 48
+    runtimes: Mapping[str, str] = field(default_factory=dict)
+    margin: float = 0.05
+    alpha: float = 0.05
+    enforce: tuple[str, ...] | None = None
+    seed: int = 0
+    threads: int = 1
+    name: str = "bench"
+
+
+@dataclass(frozen=True)
+class BenchOutcome:
+    """What a bench prints and leaves with."""
+
+    text: str
+    facts: Mapping[str, Any]
+    status: int
+
+    @classmethod
+    def of(cls, report: Report, folder: Path) -> "BenchOutcome":
+        """The outcome of a report that lies in `folder`."""
+        text = f"{render_table(report)}\n\nreport: {folder / REPORT_MARKDOWN}"
+        return cls(text, report.model_dump(mode="json"), exit_status(overall_verdict(report)))
+
+    @classmethod
+    def read(cls, folder: Path) -> "BenchOutcome":
+        """The outcome of an earlier bench, from its report.
+
+        Raises:
+            InputError: the report is not there or is not one.
+        """
+        path = folder / REPORT_JSON
+        try:
+            return cls.of(Report.model_validate_json(path.read_text(encoding="utf-8")), folder)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not a report: {error}") from error
+
+
+def named_artifacts(paths: Sequence[Path]) -> dict[str, Path]:
+    """Artifacts by name: the name of the folder, or of the file without its ending.
+
+    Raises:
+        InputError: an artifact is not there, or two have one name.
+    """
+    named: dict[str, Path] = {}
+    problems = []
+    for path in paths:
+        name = path.stem if path.is_file() else path.resolve().name
+        if not path.exists():
+            problems.append(f"{path}: no such artifact")
+        elif name in named or name == BASELINE:
+            problems.append(f"{path}: the name {name!r} is taken, expected artifacts with names of their own")
+        named[name] = path
+    if problems:
+        raise InputError.of(problems)
+    return named
+
+
+def runtimes_by_name(given: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """`--runtime` values as runtime by artifact; a value without a name is for all.
+
+    Raises:
+        InputError: no such artifact or runtime.
+    """
+    found: dict[str, str] = {}
+    for value in given:
+        name, _, runtime = value.rpartition("=")
+        if runtime not in RUNTIMES:
+            raise InputError(f"--runtime {value}: no such runtime, expected one of: {', '.join(RUNTIMES)}")
+        if name and name not in names:
+            raise InputError(f"--runtime {value}: no such artifact, expected one of: {', '.join(names)}")
+        found.update(dict.fromkeys([name] if name else names, runtime))
+    return found
+
+
+def bench_artifacts(artifacts: Mapping[str, Path], baseline: Path, out: Path, options: BenchOptions) -> BenchOutcome:
+    """Judge every artifact against `baseline`; writes report.json and report.md into the folder `out`.
+
+    An earlier report in `out` is replaced when the new one is complete.
+
+    Raises:
+        InputError: suites, dialect or baseline that cannot be used.
+        MissingError: a runtime's package is not installed.
+        StepError: the baseline cannot be measured.
+    """
+    unknown = [name for name in options.enforce or () if name not in artifacts]
+    if unknown:
+        raise InputError(f"no artifact is named {unknown[0]!r}, expected one of: {', '.join(artifacts)}")
+    tokenizer = load_tokenizer(baseline)
+    dialect = dialect_for(options.dialect, tokenizer)
+    items, suites = _suites(options)
+    workload = _workload(items, dialect, tokenizer, options)
+    with staging(out, overwrite=True) as folder, tempfile.TemporaryDirectory(dir=folder) as scratch:
+        measured = _measure_all({BASELINE: baseline, **artifacts}, workload, dialect, options, Path(scratch))
+        report = _report(artifacts, baseline, measured, workload, suites, options)
+        (folder / REPORT_JSON).write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (folder / REPORT_MARKDOWN).write_text(render_markdown(report), encoding="utf-8")
+        write_manifest(folder, manifest("bench", verdict=report.verdict))
+    return BenchOutcome.of(report, out)
+
+
+def _measure_all(
+    paths: Mapping[str, Path], workload: Workload, dialect: Dialect, options: BenchOptions, scratch: Path
+) -> dict[str, Measured]:
+    logits = scratch / "logits"
+    logits.mkdir()
+    measured: dict[str, Measured] = {}
+    for name, path in paths.items():
+        runtime = options.runtimes.get(name) or default_runtime(path)
+        with stage(f"bench {name}", workload.units, "items") as advance:
+            measured[name] = measure(
+                path,
+                runtime,
+                workload,
+                dialect,
+                threads=options.threads,
+                workdir=scratch,
+                baseline_logits=logits,
+                is_baseline=name == BASELINE,
+                advance=advance,
+            )
+        if name != BASELINE and (problem := loops_more(measured[BASELINE], measured[name])):
+            measured[name].problems.append(problem)
+        for problem in measured[name].problems:
+            say(f"{name}: {problem}")
+    return measured
+
+
+def _suites(options: BenchOptions) -> tuple[dict[str, list[EvalItem]], Suites]:
+    wanted = {
+        "calls": (options.calls, options.limit_calls),
+        "no_call": (options.no_call, options.limit_no_call),
+        "chat": (options.chat, options.limit_chat),
+    }
+    items: dict[str, list[EvalItem]] = {}
+    facts: dict[str, SuiteFacts] = {}
+    for name, (given, limit) in wanted.items():
+        path = data_path(given)
+        every = load_suite(path)
+        items[name] = list(every) if limit is None else stratified(every, limit, seed=options.seed)
+        facts[name] = SuiteFacts(path=given, items=len(items[name]), of_items=len(every), sha256=sha256_file(path))
+    wrong = [f"{options.calls}: item {item.id} expects no call" for item in items["calls"] if not item.expected.calls]
+    wrong += [f"{options.no_call}: item {item.id} expects a call" for item in items["no_call"] if item.expected.calls]
+    if wrong:
+        raise InputError.of(wrong[:10], "call items belong in the suite of calls, the others in that without")
+    return items, Suites(**facts)
+
+
+def _workload(
+    items: Mapping[str, Sequence[EvalItem]], dialect: Dialect, tokenizer: Any, options: BenchOptions
+) -> Workload:
+    asked = prepare([*items["calls"], *items["no_call"]], dialect, tokenizer)
+    half = math.ceil(options.fidelity_items * len(items["calls"]) / max(len(asked), 1))
+    compared = [
+        *_part(items["calls"], half, options.seed),
+        *_part(items["no_call"], options.fidelity_items - half, options.seed),
+    ]
+    chat = []
+    for item in items["chat"]:
+        sample = encode(dialect.render(item.messages, item.functions), tokenizer, bos=dialect.bos)
+        counted = sample.classes == TokenClass.PROSE
+        if counted[1:].any():
+            counted[0] = False  # nothing predicts the first token
+            chat.append((tuple(sample.ids.tolist()), counted))
+    by_id = {prompt.item.id: prompt for prompt in asked}
+    timed = [by_id[item.id] for item in _part(items["calls"], options.latency_prompts, options.seed)]
+    return Workload(
+        groups=grouped(asked),
+        compared=frozenset(item.id for item in compared),
+        chat=chat,
+        timed=timed,
+        max_new_tokens=options.max_new_tokens,
+        timed_tokens=options.latency_tokens,
+    )
+
+
+def _part(items: Sequence[EvalItem], count: int, seed: int) -> list[EvalItem]:
+    return list(items) if count >= len(items) else stratified(items, count, seed=seed)
+
+
+def _report(
+    artifacts: Mapping[str, Path],
+    baseline: Path,
+    measured: Mapping[str, Measured],
+    workload: Workload,
+    suites: Suites,
+    options: BenchOptions,
+) -> Report:
+    gate = GateSettings(margin=options.margin, alpha=options.alpha)
+    prompts: list[Prompt] = workload.prompts
+    enforced = set(artifacts) if options.enforce is None else set(options.enforce)
+    reference = measured[BASELINE]
+    parts = [
+        artifact_report(name, path, measured[name], reference, prompts, gate, enforced=name in enforced)
+        for name, path in artifacts.items()
+    ]
+    verdicts = [part.gate.verdict for part in parts if part.enforced and part.gate is not None]
+    return Report(
+        name=options.name,
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        verdict=overall([Verdict(each) for each in verdicts]).value,
+        gate=gate,
+        suites=suites,
+        dialect=options.dialect,
+        max_new_tokens=options.max_new_tokens,
+        seed=options.seed,
+        threads=options.threads,
+        machine=Machine(**machine()),
+        versions=versions(),
+        baseline=artifact_report(BASELINE, baseline, reference, None, prompts, gate, enforced=False),
+        artifacts=parts,
+    )
