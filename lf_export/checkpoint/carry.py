@@ -1,0 +1,97 @@
+"""What goes along with the weights: config, tokenizer, chat template and licences, copied file by file."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from lf_export.checkpoint.index import contained, read_object
+
+CONFIG_NAME = "config.json"
+
+_COMPANIONS = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.tiktoken",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+_LICENCES = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "USE_POLICY*")
+_TEMPLATE_FOLDERS = ("chat_templates", "additional_chat_templates")
+_NEVER = (".py", ".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx")
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Which files were copied, and which Python files were left behind because their code is never run."""
+
+    copied: tuple[str, ...]
+    code: tuple[str, ...]
+
+
+def copy_companions(
+    source: Path, target: Path, edit_config: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None
+) -> Carried:
+    """Copy a model folder's config, tokenizer, chat templates and licences into `target`; never weights or code.
+
+    Args:
+        source: the model folder.
+        target: an existing folder.
+        edit_config: gets the config and gives the one to write; without it config.json is copied as it is.
+
+    Raises:
+        InputError: a file is a link that leads out of the folder, or config.json is missing or not JSON.
+    """
+    names = [path.name for path in sorted(source.iterdir()) if _is_companion(path.name) and not path.is_dir()]
+    for folder in _TEMPLATE_FOLDERS:
+        if (source / folder).is_dir():
+            names += [f"{folder}/{path.name}" for path in sorted((source / folder).glob("*.jinja"))]
+    for name in names:
+        path = contained(source, name)
+        (target / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target / name)
+    config = contained(source, CONFIG_NAME)
+    if edit_config is None:
+        shutil.copyfile(config, target / CONFIG_NAME)
+    else:
+        text = json.dumps(dict(edit_config(read_object(config))), indent=2, ensure_ascii=False)
+        (target / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+    code = tuple(sorted(path.name for path in source.glob("*.py")))
+    return Carried((CONFIG_NAME, *names), code)
+
+
+def copy_licences(source: Path, target: Path, label: str) -> tuple[str, ...]:
+    """Copy the licence and notice files of another source, such as an adapter, as `LICENSE.<label>` and so on.
+
+    Raises:
+        InputError: a file is a link that leads out of the folder.
+    """
+    copied = []
+    for path in sorted(source.iterdir()):
+        if _matches(path.name, _LICENCES) and not path.name.endswith(_NEVER) and path.is_file():
+            name = f"{path.stem}.{label}{path.suffix}"
+            shutil.copyfile(contained(source, path.name), target / name)
+            copied.append(name)
+    return tuple(copied)
+
+
+def _is_companion(name: str) -> bool:
+    return _matches(name, _COMPANIONS + _LICENCES) and not name.endswith(_NEVER)
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

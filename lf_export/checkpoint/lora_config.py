@@ -1,0 +1,195 @@
+"""What each field of a PEFT LoraConfig means to a merge: followed, without effect, or refused by name.
+
+A field that is in none of the three tables comes from a newer PEFT: it is refused as soon as it is set, because
+nobody here knows whether it changes the mathematics.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+HANDLED = frozenset(
+    {
+        "peft_type",
+        "r",
+        "lora_alpha",
+        "use_rslora",
+        "rank_pattern",
+        "alpha_pattern",
+        "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+        "init_lora_weights",
+    }
+)
+"""Fields that the merge follows."""
+
+INERT = frozenset(
+    {
+        "task_type",
+        "auto_mapping",
+        "peft_version",
+        "base_model_name_or_path",
+        "revision",
+        "inference_mode",
+        "lora_dropout",  # training only
+        "megatron_core",  # a module's name, used only with megatron_config
+        "qalora_group_size",  # used only with use_qalora
+        "loftq_config",  # used only with init_lora_weights: loftq
+        "eva_config",  # the same with eva, whose ranks and alphas are in the patterns
+        "corda_config",  # the same with corda
+        "lora_ga_config",  # the same with lora_ga
+        "runtime_config",  # never saved
+        "ensure_weight_tying",  # speaks of tied layers, and an adapter on one of these is refused
+    }
+)
+"""Fields that change nothing in a merge of what is accepted."""
+
+REFUSED: dict[str, str] = {
+    "use_dora": "DoRA also rescales each row by a trained magnitude",
+    "fan_in_fan_out": "the weights of this model are transposed",
+    "modules_to_save": "whole modules were trained beside the adapter",
+    "trainable_token_indices": "rows of the embedding were trained beside the adapter",
+    "bias": "biases of the base were trained beside the adapter",
+    "lora_bias": "the adapter adds to biases",
+    "layer_replication": "the adapter belongs to a base with repeated layers",
+    "target_parameters": "the adapter targets bare parameters, such as experts",
+    "megatron_config": "the adapter belongs to Megatron's parallel layers",
+    "use_qalora": "QALoRA pools the inputs of quantized layers",
+    "alora_invocation_tokens": "activated LoRA applies to some tokens only and cannot be merged",
+    "arrow_config": "Arrow routes between adapters and cannot be merged",
+    "velora_config": "VeLoRA stores projections beside the adapter",
+    "monteclora_config": "MonteCLoRA samples its weights",
+    "use_bdlora": "BD-LoRA stores block-diagonal factors",
+    "kasa_config": "KaSA truncates the base's weights and scales by a trained diagonal",
+}
+"""Fields that change the mathematics, with the reason that the user reads."""
+
+_PLAIN_STARTS = {"gaussian", "eva", "orthogonal", "mica"}
+"""Ways to start A and B that leave the base's weights as they are; true and false do too."""
+
+_ABSENT: tuple[Any, ...] = (None, False, [], {}, "")
+
+
+def refusals(config: Mapping[str, Any]) -> list[str]:
+    """Why an adapter with this config cannot be merged exactly; empty if it can."""
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        return [f"peft_type {kind!r} is not handled, LORA is"]
+    problems = []
+    for field, value in config.items():
+        if field in REFUSED and value not in _ABSENT and not (field == "bias" and value == "none"):
+            problems.append(f"{field} is set, and that is not handled: {REFUSED[field]}")
+        elif field not in HANDLED | INERT | REFUSED.keys() and value not in _ABSENT:
+            problems.append(f"{field} is set, a field that this version does not know")
+    start = config.get("init_lora_weights", True)
+    if not isinstance(start, bool) and start not in _PLAIN_STARTS:
+        problems.append(
+            f"init_lora_weights {start!r} is not handled: it changes the base's weights before training "
+            "(PEFT's save_pretrained converts such an adapter with path_initial_model_for_weight_conversion)"
+        )
+    return problems + _shape_problems(config)
+
+
+def _shape_problems(config: Mapping[str, Any]) -> list[str]:
+    problems = []
+    if not _positive_int(config.get("r", 8)):
+        problems.append(f"r is {config.get('r')!r}, a positive whole number was expected")
+    if not _number(config.get("lora_alpha", 8)):
+        problems.append(f"lora_alpha is {config.get('lora_alpha')!r}, a number was expected")
+    for field, valid in (("rank_pattern", _positive_int), ("alpha_pattern", _number)):
+        patterns = config.get(field) or {}
+        if not isinstance(patterns, dict):
+            problems.append(f"{field} is not an object from module names to numbers")
+            continue
+        problems += [f"{field}: {key!r} maps to {value!r}" for key, value in patterns.items() if not valid(value)]
+        problems += [f"{field}: {key!r} is not a regular expression" for key in patterns if not _compiles(key)]
+    for field in ("target_modules", "exclude_modules", "layers_pattern"):
+        value = config.get(field)
+        if isinstance(value, str) and not _compiles(value):
+            problems.append(f"{field}: {value!r} is not a regular expression")
+        elif not isinstance(value, str | None) and not _list_of(value, str):
+            problems.append(f"{field} is not a list of names")
+    layers = config.get("layers_to_transform")
+    if layers is not None and type(layers) is not int and not _list_of(layers, int):
+        problems.append("layers_to_transform is not a list of layer numbers")
+    return problems
+
+
+def _positive_int(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
+def _number(value: object) -> bool:
+    return type(value) in {int, float} and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _list_of(value: object, kind: type) -> bool:
+    return isinstance(value, list) and all(type(item) is kind for item in value)
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError):
+        return False
+    return True
+
+
+def rank_of(config: Mapping[str, Any], module: str) -> int:
+    """The rank that the config gives to a module (PEFT: the first key of rank_pattern that matches its end)."""
+    return int(_by_pattern(config.get("rank_pattern"), module, config.get("r", 8)))
+
+
+def scaling_of(config: Mapping[str, Any], module: str) -> float:
+    """The factor of B @ A: alpha / r, or alpha / sqrt(r) for rsLoRA (https://arxiv.org/abs/2312.03732)."""
+    rank = rank_of(config, module)
+    alpha: float = _by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
+    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+
+
+def _by_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
+    for key, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({key})$", module):
+            return value
+    return default
+
+
+def targets(config: Mapping[str, Any], module: str) -> bool | None:
+    """Whether the config puts an adapter on a module, by PEFT's rules; None where the config does not say.
+
+    A list names modules or their last parts, a string is a regular expression over the whole name.
+    `layers_to_transform` narrows a list, `exclude_modules` goes before everything.
+    """
+    excluded = config.get("exclude_modules")
+    if excluded and _named(excluded, module):
+        return False
+    wanted = config.get("target_modules")
+    if wanted is None or wanted == "all-linear":
+        return None
+    if not _named(wanted, module):
+        return False
+    layers = config.get("layers_to_transform")
+    if isinstance(wanted, str) or layers is None or layers == []:
+        return True
+    number = _layer_number(config.get("layers_pattern"), module)
+    return number is not None and (number == layers if isinstance(layers, int) else number in layers)
+
+
+def _named(names: str | list[str], module: str) -> bool:
+    if isinstance(names, str):
+        return re.fullmatch(names, module) is not None
+    return any(module == name or module.endswith(f".{name}") for name in names)
+
+
+def _layer_number(patterns: str | list[str] | None, module: str) -> int | None:
+    if not patterns:
+        match = re.match(r".*?\.[^.]*\.(?P<number>\d+)\.", module)
+        return int(match["number"]) if match else None
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        match = re.match(rf"(?:^|.*?\.){pattern}\.(?P<number>\d+)\.", module)
+        if match:
+            return int(match["number"])
+    return None
