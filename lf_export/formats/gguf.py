@@ -1,0 +1,147 @@
+"""The GGUF format: files for llama.cpp, one for each type, with one importance matrix from the calibration pass."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from lf_export.checkpoint.index import Checkpoint
+from lf_export.errors import InputError
+from lf_export.formats.base import ArtifactFacts, Format, FormatOptions
+from lf_export.formats.gguf_arch import GgufTensor, model_shape, plan_tensors
+from lf_export.formats.gguf_imatrix import Imatrix
+from lf_export.formats.gguf_tokenizer import read_tokenizer
+from lf_export.formats.gguf_types import SCHEMES, GgufScheme
+from lf_export.formats.gguf_writer import GgufFile, GgufIdentity, planned_types, tensor_nbytes
+from lf_export.walk.view import LayerView
+
+IMATRIX_NAME = "imatrix.gguf"
+
+
+class GgufOptions(FormatOptions):
+    """The options of a GGUF target.
+
+    Attributes:
+        types: the files to write, by llama.cpp's names; they share one importance matrix.
+        imatrix: whether the types that gain from it are quantized with the importance matrix.
+        threads: how many blocks of rows are converted at a time; the bytes are the same for any number.
+        name: the model's name in the files and their names; empty takes the checkpoint's folder.
+        licence: SPDX identifier for the metadata; empty leaves it out.
+    """
+
+    types: Annotated[tuple[str, ...], Field(min_length=1)] = ("Q4_K_M",)
+    imatrix: bool = True
+    threads: Annotated[int, Field(ge=1, le=64)] = 1
+    name: str = ""
+    licence: str = ""
+
+    @field_validator("types")
+    @classmethod
+    def _known(cls, types: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in types if name not in SCHEMES]
+        if unknown:
+            raise ValueError(f"unknown GGUF types {', '.join(unknown)}; known are {', '.join(SCHEMES)}")
+        if len(set(types)) != len(types):
+            raise ValueError("a GGUF type is named twice")
+        return types
+
+    @property
+    def schemes(self) -> list[GgufScheme]:
+        """The file types to write."""
+        return [SCHEMES[name] for name in self.types]
+
+
+class GgufTarget:
+    """Writes every file layer by layer as the walk goes; without a walk `finish` writes them whole.
+
+    Args:
+        checkpoint: the model.
+        out: an existing folder for the files.
+        options: what to write.
+        audit_digest: which calibration the importance matrix is from.
+
+    Raises:
+        InputError: the architecture, a tensor or the tokenizer has no place in a GGUF.
+        MissingError: the `gguf` or `xllamacpp` package is not installed.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, out: Path, options: GgufOptions, audit_digest: str) -> None:
+        self.needs_moments = options.imatrix and any(scheme.imatrix for scheme in options.schemes)
+        self._checkpoint, self._out, self._audit = checkpoint, out, audit_digest
+        self._plan = plan_tensors(checkpoint)
+        self._names = {tensor.source.name: tensor.name for tensor in self._plan if tensor.source is not None}
+        self._imatrix = Imatrix()
+        self._tokenizer = read_tokenizer(checkpoint.root, _vocabulary_rows(self._plan))
+        identity = GgufIdentity(options.name or checkpoint.root.resolve().name, options.licence)
+        self._files = [
+            GgufFile(
+                out / f"{identity.name}-{scheme.name}.gguf",
+                self._plan,
+                scheme,
+                checkpoint,
+                self._tokenizer,
+                identity,
+                options.threads,
+            )
+            for scheme in options.schemes
+        ]
+
+    def layer(self, view: LayerView) -> None:
+        """Write one layer to every file, with the importance of its input channels."""
+        if self.needs_moments:
+            for linear, moments in view.moments.items():
+                self._imatrix.add(self._names[f"{view.prefix}.{linear}.weight"], moments)
+        self._write(through_layer=view.index)
+
+    def finish(self) -> ArtifactFacts:
+        """Write what follows the layers and the importance matrix; returns facts for the manifest."""
+        self._write()
+        facts: ArtifactFacts = {
+            "architecture": model_shape(self._checkpoint).architecture,
+            "tokenizer": {"model": self._tokenizer.model, "pre": self._tokenizer.pre},
+            "files": {},
+        }
+        if self.needs_moments:
+            self._imatrix.save(self._out / IMATRIX_NAME, f"lf-export calibration {self._audit}")
+            facts["imatrix"] = {"file": IMATRIX_NAME, "entries": len(self._imatrix)}
+        for file in self._files:
+            file.close()
+            facts["files"][file.path.name] = {
+                "scheme": file.scheme.name,
+                "bytes": file.path.stat().st_size,
+                "tensors": file.types,
+                "imatrix": self.needs_moments and file.scheme.imatrix,
+            }
+        return facts
+
+    def _write(self, through_layer: int | None = None) -> None:
+        for file in self._files:
+            imatrix = self._imatrix if self.needs_moments and file.scheme.imatrix else None
+            file.write(imatrix, through_layer=through_layer)
+
+
+def _vocabulary_rows(plan: list[GgufTensor]) -> int:
+    return next(tensor.shape[0] for tensor in plan if tensor.name == "token_embd.weight")
+
+
+def _size(checkpoint: Checkpoint, options: GgufOptions) -> int:
+    """Bytes on disk: the tensors exactly; the vocabulary, which leads each file, as large as `tokenizer.json`."""
+    plan = plan_tensors(checkpoint)
+    try:
+        vocabulary = (checkpoint.root / "tokenizer.json").stat().st_size
+    except OSError as error:
+        raise InputError(f"{checkpoint.root}: no tokenizer.json, a GGUF needs the fast tokenizer's file") from error
+    total = 0
+    for scheme in options.schemes:
+        total += vocabulary + sum(tensor_nbytes(*pair) for pair in planned_types(plan, scheme, checkpoint))
+    return total
+
+
+FORMAT = Format(
+    name="gguf",
+    summary="files for llama.cpp, Ollama and LM Studio",
+    options=GgufOptions,
+    open=GgufTarget,
+    size=_size,
+    schemes={name: {"types": (name,)} for name in SCHEMES},
+)
