@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from lf_export import recipe
 from lf_export.cli import app
+from lf_export.report import schema_text
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 _RECIPE_HEAD = """\
@@ -107,7 +108,11 @@ def _type(annotation: Any) -> str:
 
 def pages() -> dict[Path, str]:
     """Every generated page and its text."""
-    return {REFERENCE / "cli.md": cli_page(), REFERENCE / "recipe.md": recipe_page()}
+    return {
+        REFERENCE / "cli.md": cli_page(),
+        REFERENCE / "recipe.md": recipe_page(),
+        REFERENCE / "report.schema.json": schema_text(),
+    }
 
 
 def main() -> None:

@@ -33,4 +33,8 @@ def merge(
 
     with shown():
         facts = merge_model(MergeOptions(base, adapters, out, dtype, overwrite, threads))
-    emit(facts, f"merged {facts['merge']['tensors_changed']} tensors into {out}", as_json=as_json)
+    emit(
+        facts,
+        f"merged: {len(facts['merge']['changed'])} tensors changed, {facts['merge']['copied']} copied: {out}",
+        as_json=as_json,
+    )

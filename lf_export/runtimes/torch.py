@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lf_export.checkpoint import open_checkpoint
+from lf_export.checkpoint.index import open_checkpoint
 from lf_export.errors import InputError
 from lf_export.quant import dequantize_stored
 from lf_export.runtimes.causal import CausalSession, load_tokenizer

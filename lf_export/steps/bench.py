@@ -10,14 +10,15 @@ from typing import Any
 
 from lf_export.calibration.suites import EvalItem, load_suite, stratified
 from lf_export.calibration.tokens import TokenClass, encode
-from lf_export.checkpoint import staging
+from lf_export.checkpoint.staging import staging
 from lf_export.errors import InputError
 from lf_export.functions.dialects import Dialect, dialect_for
 from lf_export.metrics.gate import Verdict, exit_status, overall
 from lf_export.progress import say, stage
 from lf_export.provenance import machine, manifest, sha256_file, versions, write_manifest
+from lf_export.report.files import JSON_NAME, MARKDOWN_NAME, read_report, write_report
 from lf_export.report.model import GateSettings, Machine, Report, SuiteFacts, Suites
-from lf_export.report.views import render_markdown, render_table
+from lf_export.report.table import render_table
 from lf_export.runtimes import RUNTIMES, default_runtime
 from lf_export.runtimes.causal import load_tokenizer
 from lf_export.steps.findings import artifact_report, overall_verdict
@@ -26,7 +27,6 @@ from lf_export.steps.prompts import Prompt, grouped, prepare
 from lf_export.steps.sources import data_path
 
 BASELINE = "merged"
-REPORT_JSON, REPORT_MARKDOWN = "report.json", "report.md"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class BenchOutcome:
     @classmethod
     def of(cls, report: Report, folder: Path) -> "BenchOutcome":
         """The outcome of a report that lies in `folder`."""
-        text = f"{render_table(report)}\n\nreport: {folder / REPORT_MARKDOWN}"
+        text = f"{render_table(report)}\n\nreport: {folder / MARKDOWN_NAME}"
         return cls(text, report.model_dump(mode="json"), exit_status(overall_verdict(report)))
 
     @classmethod
@@ -74,11 +74,7 @@ class BenchOutcome:
         Raises:
             InputError: the report is not there or is not one.
         """
-        path = folder / REPORT_JSON
-        try:
-            return cls.of(Report.model_validate_json(path.read_text(encoding="utf-8")), folder)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not a report: {error}") from error
+        return cls.of(read_report(folder / JSON_NAME), folder)
 
 
 def named_artifacts(paths: Sequence[Path]) -> dict[str, Path]:
@@ -138,8 +134,7 @@ def bench_artifacts(artifacts: Mapping[str, Path], baseline: Path, out: Path, op
     with staging(out, overwrite=True) as folder, tempfile.TemporaryDirectory(dir=folder) as scratch:
         measured = _measure_all({BASELINE: baseline, **artifacts}, workload, dialect, options, Path(scratch))
         report = _report(artifacts, baseline, measured, workload, suites, options)
-        (folder / REPORT_JSON).write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        (folder / REPORT_MARKDOWN).write_text(render_markdown(report), encoding="utf-8")
+        write_report(report, folder)
         write_manifest(folder, manifest("bench", verdict=report.verdict))
     return BenchOutcome.of(report, out)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lf_export.calibration.audit import render_audit
 from lf_export.calibration.build import CalibrationOptions, CalibrationSet, build, save
-from lf_export.checkpoint import staging
+from lf_export.checkpoint.staging import staging
 from lf_export.progress import stage
 from lf_export.runtimes.causal import load_tokenizer
 from lf_export.shipped import shipped

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from lf_export.checkpoint import Checkpoint
+from lf_export.checkpoint.index import Checkpoint
 from lf_export.formats import FORMATS
 from lf_export.recipe import CalibrationRecipe, Recipe
 from lf_export.steps.quantize import TargetPlan

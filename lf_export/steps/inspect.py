@@ -7,7 +7,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from lf_export.checkpoint import Checkpoint, open_adapter, open_checkpoint
+from lf_export.checkpoint.adapter import open_adapter
+from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.errors import InputError, MissingError
 from lf_export.provenance import read_manifest
 from lf_export.steps.plan import bytes_text

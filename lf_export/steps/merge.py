@@ -1,11 +1,14 @@
 """The merge step: base and adapters in, a complete Hugging Face folder out."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lf_export.checkpoint import merge_checkpoint, open_adapter, open_checkpoint, staging
-from lf_export.provenance import manifest, write_manifest
+from lf_export.checkpoint.adapter import open_adapter
+from lf_export.checkpoint.index import Checkpoint, open_checkpoint
+from lf_export.checkpoint.merge import merge_checkpoint
+from lf_export.checkpoint.staging import staging
+from lf_export.provenance import digest_of, manifest, write_manifest
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,16 @@ def merge_model(options: MergeOptions) -> dict[str, Any]:
     adapters = [open_adapter(path) for path in options.adapters]
     with staging(options.out, overwrite=options.overwrite) as folder:
         facts = merge_checkpoint(base, adapters, folder, dtype=options.dtype)
-        made = manifest("merged", merge=asdict(facts))
+        made = manifest("merged", base=_base_facts(base), merge=facts.as_dict())
         write_manifest(folder, made)
     return made
+
+
+def _base_facts(base: Checkpoint) -> dict[str, Any]:
+    """What identifies the base without hashing its weights, which would cost more than the merge itself."""
+    layout = [[info.name, info.dtype, list(info.shape)] for info in base.tensors.values()]
+    return {
+        "config_sha256": digest_of(base.config),
+        "layout_sha256": digest_of(sorted(layout)),
+        "shards": {shard.name: shard.stat().st_size for shard in base.shards},
+    }

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lf_export.calibration.build import CalibrationSet, load
-from lf_export.checkpoint import Checkpoint, open_checkpoint, staging
+from lf_export.checkpoint.index import Checkpoint, open_checkpoint
+from lf_export.checkpoint.staging import staging
 from lf_export.errors import InputError
 from lf_export.formats import FORMATS
 from lf_export.formats.base import Target

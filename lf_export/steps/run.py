@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lf_export.checkpoint import open_adapter, open_checkpoint
+from lf_export.checkpoint.adapter import open_adapter
+from lf_export.checkpoint.index import open_checkpoint
 from lf_export.errors import InputError, StepError
 from lf_export.progress import say
 from lf_export.recipe import Recipe, load_recipe
