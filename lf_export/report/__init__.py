@@ -1,5 +1,7 @@
 """One `Report` value of a bench run, and its views: JSON, Markdown, a table for the terminal."""
 
+from lf_export.report.files import read_report, schema_text, to_json, write_report
+from lf_export.report.markdown import to_markdown
 from lf_export.report.model import (
     ArtifactReport,
     CallMetrics,
@@ -18,6 +20,7 @@ from lf_export.report.model import (
     SuiteFacts,
     Suites,
 )
+from lf_export.report.table import render_table
 
 __all__ = [
     "ArtifactReport",
@@ -36,4 +39,10 @@ __all__ = [
     "Report",
     "SuiteFacts",
     "Suites",
+    "read_report",
+    "render_table",
+    "schema_text",
+    "to_json",
+    "to_markdown",
+    "write_report",
 ]

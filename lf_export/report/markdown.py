@@ -1,0 +1,251 @@
+"""The report as a page that a release engineer reads: the verdict first, then what it rests on."""
+
+from collections.abc import Iterator
+
+from lf_export.report import cells
+from lf_export.report.model import ArtifactReport, Report, SuiteFacts
+from lf_export.report.table import NOT_REPRESENTATIVE, reasons, speed_mark
+
+_CLASSES = ("call", "name", "key", "value", "punct", "prose", "functions", "prompt")
+
+
+def to_markdown(report: Report) -> str:
+    """The whole report as Markdown; sections without a measurement are left out."""
+    sections = [
+        [f"# {report.name}: {report.verdict}"],
+        _verdicts(report),
+        _accuracy(report),
+        _errors(report),
+        _categories(report),
+        _fidelity(report),
+        _speed(report),
+        _notes(report),
+        _provenance(report),
+    ]
+    return "\n\n".join(block for section in sections for block in section) + "\n"
+
+
+def _all(report: Report) -> list[ArtifactReport]:
+    return [report.baseline, *report.artifacts]
+
+
+def _verdicts(report: Report) -> list[str]:
+    enforced = [artifact for artifact in report.artifacts if artifact.enforced]
+    passed = sum(artifact.gate is not None and artifact.gate.verdict == "PASS" for artifact in enforced)
+    gate = report.gate
+    head = ("artifact", "verdict", "endpoint", "items", "lost", "gained", "loss", "bounds of the loss", "items needed")
+    rows = []
+    for artifact in report.artifacts:
+        for index, endpoint in enumerate(artifact.gate.endpoints if artifact.gate else ()):
+            rows.append(
+                [
+                    artifact.name if not index else "",
+                    _verdict(artifact) if not index else "",
+                    f"{endpoint.name}: {endpoint.verdict}",
+                    str(endpoint.n),
+                    str(endpoint.lost),
+                    str(endpoint.gained),
+                    cells.points(endpoint.loss),
+                    f"{cells.points(endpoint.lower)} to {cells.points(endpoint.upper)}",
+                    str(endpoint.items_needed or cells.NOTHING),
+                ]
+            )
+    asked = f"at a margin of {cells.points(gate.margin)} (one-sided Tango bounds, alpha {gate.alpha:g})"
+    count = f"{passed} of {len(enforced)} enforced artifacts pass against `{report.baseline.name}`"
+    blocks = [f"**{report.verdict}**: {count} {asked}."]
+    if rows:
+        blocks.append(cells.markdown_table(head, rows))
+    why = [f"- **{each.name}**: {'; '.join(reasons(each))}" for each in report.artifacts if reasons(each)]
+    if why:
+        blocks.append("\n".join(why))
+    return blocks
+
+
+def _verdict(artifact: ArtifactReport) -> str:
+    if artifact.gate is None:
+        return cells.NOTHING
+    return artifact.gate.verdict if artifact.enforced else f"{artifact.gate.verdict} (advisory)"
+
+
+def _accuracy(report: Report) -> list[str]:
+    if not any(artifact.calls or artifact.no_call for artifact in _all(report)):
+        return []
+    head = ("artifact", "items", "exact calls", "right names", "BFCL-like", "no-call items", "abstained", "called")
+    rows = []
+    for artifact in _all(report):
+        calls, no_call = artifact.calls, artifact.no_call
+        row = [artifact.name]
+        if calls:
+            row += [
+                str(calls.n),
+                *(cells.rate(x, calls.n) for x in (calls.strict_exact, calls.name_ok, calls.bfcl_like)),
+            ]
+        else:
+            row += [cells.NOTHING] * 4
+        if no_call:
+            counts = (no_call.abstained, no_call.called, no_call.malformed, no_call.empty)
+            row += [str(no_call.n), *(cells.rate(x, no_call.n) for x in counts)]
+        else:
+            row += [cells.NOTHING] * 5
+        rows.append(row)
+    return ["## Calls and abstention", cells.markdown_table((*head, "malformed", "empty"), rows)]
+
+
+def _errors(report: Report) -> list[str]:
+    kinds = sorted({kind for artifact in _all(report) if artifact.calls for kind in artifact.calls.errors})
+    if not kinds:
+        return []
+    head = ["errors, items", *(artifact.name for artifact in _all(report))]
+    rows = [[kind, *(_error_count(artifact, kind) for artifact in _all(report))] for kind in kinds]
+    return ["## Errors by kind", "An item with two kinds of error counts under both.", cells.markdown_table(head, rows)]
+
+
+def _error_count(artifact: ArtifactReport, kind: str) -> str:
+    return str(artifact.calls.errors.get(kind, 0)) if artifact.calls else cells.NOTHING
+
+
+def _categories(report: Report) -> list[str]:
+    found = {category: None for artifact in _all(report) if artifact.calls for category in artifact.calls.by_category}
+    if not found:
+        return []
+    head = ["exact calls", "items", *(artifact.name for artifact in _all(report))]
+    rows = []
+    for category in found:
+        counts = [artifact.calls.by_category.get(category) if artifact.calls else None for artifact in _all(report)]
+        items = max(count.n for count in counts if count)
+        rows.append([category, str(items), *(cells.rate(c.strict_exact, c.n) if c else cells.NOTHING for c in counts)])
+    return ["## Exact calls by category", cells.markdown_table(head, rows)]
+
+
+def _fidelity(report: Report) -> list[str]:
+    head = ("artifact", "tokens of", "tokens", "KL mean", "95 %", "KL p50", "KL p99", "top-1", "margin", "margin p1")
+    rows = []
+    for artifact in report.artifacts:
+        for name in sorted(artifact.fidelity, key=_class_order):
+            each = artifact.fidelity[name]
+            interval = cells.NOTHING
+            if each.kl_lower is not None and each.kl_upper is not None:
+                interval = f"{cells.number(each.kl_lower)} to {cells.number(each.kl_upper)}"
+            values = (each.kl_p50, each.kl_p99)
+            rows.append(
+                [
+                    artifact.name,
+                    name,
+                    str(each.tokens),
+                    cells.number(each.kl_mean),
+                    interval,
+                    *(cells.number(value) for value in values),
+                    cells.percent(each.top1_agreement),
+                    cells.number(each.margin_mean),
+                    cells.number(each.margin_p1),
+                ]
+            )
+    perplexity = [
+        [
+            artifact.name,
+            cells.number(artifact.chat_perplexity, 4),
+            cells.ratio(artifact.chat_perplexity, report.baseline.chat_perplexity),
+        ]
+        for artifact in _all(report)
+        if artifact.chat_perplexity is not None
+    ]
+    blocks = []
+    if rows:
+        note = "KL(baseline ‖ artifact) in nats on the reference answers; `call` is all tokens inside a call."
+        blocks += [note, cells.markdown_table(head, rows)]
+    if perplexity:
+        blocks.append(cells.markdown_table(("artifact", "chat perplexity", "of the baseline"), perplexity))
+    return ["## Fidelity to the baseline", *blocks] if blocks else []
+
+
+def _class_order(name: str) -> tuple[int, str]:
+    return (_CLASSES.index(name) if name in _CLASSES else len(_CLASSES), name)
+
+
+def _speed(report: Report) -> list[str]:
+    base = report.baseline
+    head = ("artifact", "runtime", "TTFT p50 / p90 / p99", "TPOT p50 / p90 / p99", "prefill tok/s", "decode tok/s")
+    rows = [
+        [artifact.name, artifact.runtime or cells.NOTHING, *_speed_cells(artifact, base)] for artifact in _all(report)
+    ]
+    sizes = [
+        [
+            artifact.name,
+            cells.seconds(artifact.load_seconds),
+            cells.size(artifact.peak_rss_bytes),
+            cells.size(artifact.disk_bytes),
+            cells.ratio(artifact.disk_bytes, base.disk_bytes),
+        ]
+        for artifact in _all(report)
+    ]
+    blocks = ["## Speed and size"]
+    if any(artifact.latency for artifact in _all(report)):
+        blocks += ["Batch size 1; in brackets the multiple of the baseline.", cells.markdown_table(head, rows)]
+    blocks.append(cells.markdown_table(("artifact", "load", "peak memory", "on disk", "of the baseline"), sizes))
+    if not all(artifact.representative for artifact in _all(report)):
+        blocks.append(
+            f"{NOT_REPRESENTATIVE} not representative for speed: this runtime judges answers, it does not serve them."
+        )
+    return blocks
+
+
+def _speed_cells(artifact: ArtifactReport, base: ArtifactReport) -> Iterator[str]:
+    latency = artifact.latency
+    if latency is None:
+        yield from [cells.NOTHING] * 4
+        return
+    mark, other = speed_mark(artifact), base.latency
+    for name in ("ttft", "tpot"):
+        mine = getattr(latency, name)
+        theirs = getattr(other, name).p50 if other else None
+        times = " / ".join(cells.number(None if t is None else 1000 * t) for t in (mine.p50, mine.p90, mine.p99))
+        yield f"{times} ms{_multiple(mine.p50, theirs)}{mark}"
+    for name in ("prefill_tokens_per_second", "decode_tokens_per_second"):
+        mine = getattr(latency, name)
+        yield f"{cells.number(mine)}{_multiple(mine, getattr(other, name) if other else None)}{mark}"
+
+
+def _multiple(value: float | None, baseline: float | None) -> str:
+    text = cells.ratio(value, baseline)
+    return "" if text == cells.NOTHING else f" ({text})"
+
+
+def _notes(report: Report) -> list[str]:
+    lines = [f"- {artifact.name}: {note}" for artifact in _all(report) for note in artifact.notes]
+    return ["## Notes", "\n".join(lines)] if lines else []
+
+
+def _provenance(report: Report) -> list[str]:
+    machine = report.machine
+    named: list[tuple[str, SuiteFacts | None]] = [
+        ("calls", report.suites.calls),
+        ("no-call", report.suites.no_call),
+        ("chat", report.suites.chat),
+    ]
+    facts = [
+        f"- {report.created}; dialect `{report.dialect}`, seed {report.seed}"
+        + (f", {report.threads} threads" if report.threads else "")
+        + (f", at most {report.max_new_tokens} new tokens" if report.max_new_tokens else ""),
+        (
+            f"- {machine.processor}, {machine.architecture}, {machine.system}: {machine.cores} cores, "
+            f"{cells.size(machine.memory_bytes)} of memory"
+        ),
+        f"- {', '.join(f'{name} {version}' for name, version in report.versions.items())}",
+        *(
+            f"- suite {name}: `{suite.path}` {cells.short(suite.sha256)}, {suite.items} of {suite.of_items} items"
+            for name, suite in named
+            if suite
+        ),
+    ]
+    head = ("artifact", "format", "scheme", "digest", "calibration")
+    rows = [
+        [
+            artifact.name,
+            artifact.format,
+            artifact.scheme or cells.NOTHING,
+            cells.short(artifact.digest),
+            cells.short(artifact.calibration_digest),
+        ]
+        for artifact in _all(report)
+    ]
+    return ["## What ran", "\n".join(facts), cells.markdown_table(head, rows)]

@@ -1,0 +1,62 @@
+"""The summary that ends a run in a terminal."""
+
+from lf_export.report import cells
+from lf_export.report.model import ArtifactReport, Report
+
+_HEAD = ("artifact", "verdict", "exact calls", "abstention", "KL call", "chat ppl", "TTFT", "tok/s", "disk")
+NOT_REPRESENTATIVE = "†"
+ADVISORY = "*"
+
+
+def render_table(report: Report) -> str:
+    """A plain text table, a row for each artifact, with reasons and the verdict under it; no line end at the end."""
+    rows = [
+        _row(report.baseline, "baseline"),
+        *(_row(artifact, _verdict(artifact)) for artifact in report.artifacts),
+    ]
+    lines = [cells.plain_table(_HEAD, rows), ""]
+    for artifact in report.artifacts:
+        lines += [f"{artifact.name}: {reason}" for reason in reasons(artifact)]
+    if not all(each.representative for each in (report.baseline, *report.artifacts)):
+        lines.append(f"{NOT_REPRESENTATIVE} not representative for speed")
+    if not all(artifact.enforced for artifact in report.artifacts):
+        lines.append(f"{ADVISORY} advisory: does not decide the exit status")
+    lines.append(f"verdict: {report.verdict}")
+    return "\n".join(lines)
+
+
+def reasons(artifact: ArtifactReport) -> list[str]:
+    """Why the verdict is what it is: broken floors first, then each endpoint."""
+    if artifact.gate is None:
+        return []
+    return [
+        *artifact.gate.problems,
+        *(f"{endpoint.name} {endpoint.verdict}: {endpoint.reason}" for endpoint in artifact.gate.endpoints),
+    ]
+
+
+def speed_mark(artifact: ArtifactReport) -> str:
+    """The sign behind a speed that says nothing about a deployment."""
+    return "" if artifact.representative else f" {NOT_REPRESENTATIVE}"
+
+
+def _verdict(artifact: ArtifactReport) -> str:
+    if artifact.gate is None:
+        return cells.NOTHING
+    return artifact.gate.verdict if artifact.enforced else f"{artifact.gate.verdict} {ADVISORY}"
+
+
+def _row(artifact: ArtifactReport, verdict: str) -> list[str]:
+    calls, no_call, latency = artifact.calls, artifact.no_call, artifact.latency
+    fidelity = artifact.fidelity.get("call")
+    return [
+        artifact.name,
+        verdict,
+        cells.rate(calls.strict_exact, calls.n) if calls else cells.NOTHING,
+        cells.rate(no_call.abstained, no_call.n) if no_call else cells.NOTHING,
+        cells.number(fidelity.kl_mean) if fidelity else cells.NOTHING,
+        cells.number(artifact.chat_perplexity),
+        cells.milliseconds(latency.ttft.p50) + speed_mark(artifact) if latency else cells.NOTHING,
+        cells.number(latency.decode_tokens_per_second) + speed_mark(artifact) if latency else cells.NOTHING,
+        cells.size(artifact.disk_bytes),
+    ]
