@@ -89,6 +89,8 @@ def test_two_questions_share_the_chance_of_a_false_alarm() -> None:
     assert alone.endpoints[0].verdict is Verdict.INCONCLUSIVE
     assert alone.endpoints[0].lower < 0.05
     assert alone.endpoints[0].p_over_margin > 0.05
+    # a question without items is still asked: it does not hand its share to the other
+    assert judge_artifact(suspicious, NONE).endpoints[0].verdict is Verdict.INCONCLUSIVE
     # after a first endpoint that fails by itself the second is held against alpha
     both = judge_artifact(suspicious, items(300, lost=45))
     assert both.endpoints[0].verdict is Verdict.FAIL
