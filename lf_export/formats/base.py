@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from lf_export.checkpoint import Checkpoint
+from lf_export.checkpoint.index import Checkpoint
 from lf_export.walk.view import LayerView, LayerVisitor
 
 # What a target says for the manifest: JSON values, the same for the same inputs.
