@@ -1,1 +1,1 @@
-"""TBD."""
+"""Calibration data: samples, token classes, mixing, the audit, and evaluation suites."""
