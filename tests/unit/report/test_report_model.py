@@ -33,7 +33,7 @@ def test_a_report_read_back_is_the_report_that_was_written(report: Report, tmp_p
 
 
 def test_the_committed_schema_is_the_models_own() -> None:
-    assert SCHEMA.read_text(encoding="utf-8") == schema_text(), "run: python docs/report_schema.py"
+    assert SCHEMA.read_text(encoding="utf-8") == schema_text(), "run: make docs"
 
 
 def test_what_is_written_fits_the_schema_and_what_has_more_keys_does_not(report: Report, tmp_path: Path) -> None:
