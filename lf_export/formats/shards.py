@@ -1,0 +1,142 @@
+"""Safetensors shards that are filled as tensors come, in any order, and named before the first byte is written."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+
+from lf_export.checkpoint.header import DTYPE_BYTES, TensorInfo
+from lf_export.checkpoint.reader import DTYPE_NAMES, bytes_of
+from lf_export.checkpoint.staging import disk_errors
+from lf_export.checkpoint.writer import copy_range
+from lf_export.errors import InputError
+
+SHARD_BYTES = 4 << 30
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor that will be written: its name, dtype as in a header (`I32`), and shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the data."""
+        return prod(self.shape) * DTYPE_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class _Place:
+    file: Path
+    start: int
+    entry: Entry
+
+
+class Shards:
+    """The weight files of a Hugging Face folder, laid out at once from the shapes and then filled.
+
+    `model.safetensors` alone where everything fits `shard_bytes`, else numbered shards with their index. Tensors may
+    come in any order, each once; nothing is kept in memory.
+    """
+
+    def __init__(self, folder: Path, entries: Sequence[Entry], shard_bytes: int = SHARD_BYTES) -> None:
+        self._folder = folder
+        self._places: dict[str, _Place] = {}
+        self._missing = {entry.name for entry in entries}
+        self._handles: dict[Path, int] = {}
+        self._stack = ExitStack()
+        shards = _split(entries, shard_bytes)
+        for number, shard in enumerate(shards, 1):
+            name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            self._open(folder / name, shard)
+
+    def put(self, name: str, tensor: torch.Tensor) -> None:
+        """Write a tensor of the dtype and shape that were announced."""
+        place = self._take(name)
+        if DTYPE_NAMES[tensor.dtype] != place.entry.dtype or tuple(tensor.shape) != place.entry.shape:
+            raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, announced as {place.entry}")
+        data = bytes_of(tensor.contiguous().cpu())
+        with disk_errors(self._folder):
+            done = 0
+            while done < len(data):  # the kernel writes at most 2 GB at once
+                done += os.pwrite(self._handles[place.file], data[done:], place.start + done)
+
+    def copy(self, name: str, source: TensorInfo) -> None:
+        """Copy a tensor from another file as it is, inside the kernel."""
+        place = self._take(name)
+        with ExitStack() as stack:
+            try:
+                handle = os.open(source.file, os.O_RDONLY)
+            except OSError as error:
+                raise InputError(f"{source.file}: cannot be read: {error.strerror}") from error
+            stack.callback(os.close, handle)
+            with disk_errors(self._folder):
+                copy_range(handle, source.start, self._handles[place.file], place.start, source.nbytes)
+
+    def finish(self) -> None:
+        """Check that every tensor came, write the index where there are several shards, close the files."""
+        if self._missing:
+            raise ValueError(f"never written: {', '.join(sorted(self._missing))}")
+        self.close()
+        if len(self._handles) > 1:
+            index = {
+                "metadata": {"total_size": sum(place.entry.nbytes for place in self._places.values())},
+                "weight_map": {name: place.file.name for name, place in sorted(self._places.items())},
+            }
+            with disk_errors(self._folder):
+                path = self._folder / "model.safetensors.index.json"
+                path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+    def close(self) -> None:
+        """Close the files, whatever was written."""
+        self._stack.close()
+
+    def _open(self, path: Path, entries: Sequence[Entry]) -> None:
+        header = _header(entries)
+        start = len(header)
+        for entry in entries:
+            self._places[entry.name] = _Place(path, start, entry)
+            start += entry.nbytes
+        with disk_errors(self._folder):
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            self._stack.callback(os.close, handle)
+            self._handles[path] = handle
+            os.pwrite(handle, header, 0)
+
+    def _take(self, name: str) -> _Place:
+        if name not in self._missing:
+            raise ValueError(f"{name} was written already, or never announced")
+        self._missing.remove(name)
+        return self._places[name]
+
+
+def _split(entries: Sequence[Entry], shard_bytes: int) -> list[list[Entry]]:
+    shards: list[list[Entry]] = [[]]
+    held = 0
+    for entry in entries:
+        if shards[-1] and held + entry.nbytes > shard_bytes:
+            shards.append([])
+            held = 0
+        shards[-1].append(entry)
+        held += entry.nbytes
+    return shards
+
+
+def _header(entries: Sequence[Entry]) -> bytes:
+    table: dict[str, Mapping[str, object]] = {"__metadata__": {"format": "pt"}}
+    start = 0
+    for entry in entries:
+        stop = start + entry.nbytes
+        table[entry.name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [start, stop]}
+        start = stop
+    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the data begins at a multiple of eight
+    return len(text).to_bytes(8, "little") + text
