@@ -97,10 +97,11 @@ def audit_of(
     """The audit of what `mixed` took out of the samples `offered`."""
     by_id = {sample.id: sample for sample in offered}
     taken = [by_id[candidate.tokens.name] for candidate in mixed.taken]
-    counts = np.sum([candidate.tokens.counts for candidate in mixed.taken], axis=0, dtype=np.int64)
+    counts = np.zeros(len(TokenClass), dtype=np.int64)
     tokens = Counter[str]()
     for candidate in mixed.taken:
         tokens[candidate.side] += len(candidate.tokens)
+        counts += candidate.tokens.counts
     sides = Counter(candidate.side for candidate in mixed.taken)
     return Audit(
         dialect=dialect,
@@ -142,7 +143,7 @@ def check_losses(audit: Audit, dropped: Sequence[Dropped], *, allow_dropped: flo
         )
     if audit.call_tokens < min_call_tokens:
         raise InputError(
-            f"the calibration has {audit.call_tokens} tokens inside function calls, expected at least {min_call_tokens}",
+            f"only {audit.call_tokens} tokens are inside function calls, expected at least {min_call_tokens}",
             "give more samples that call functions, or a larger share, budget or max_seq_length",
         )
 
@@ -200,11 +201,8 @@ def render_audit(audit: Audit) -> str:
     rows = [
         ("dialect", audit.dialect),
         *(
-            (
-                side,
-                f"{audit.samples[side]} samples, {audit.tokens[side]} tokens ({_percent(audit.tokens[side], total)})",
-            )
-            for side in ("call", "chat")
+            (side, f"{audit.samples[side]} samples, {count} tokens ({_percent(count, total)})")
+            for side, count in audit.tokens.items()
         ),
         *((f"  {name}", f"{count} tokens ({_percent(count, total)})") for name, count in audit.classes.items()),
         ("inside calls", f"{audit.call_tokens} tokens"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lf_export.calibration.audit import Audit, audit_of, check_losses, check_overlap, digest_of_tokens
@@ -22,6 +23,7 @@ from lf_export.shipped import shipped
 _FACTS = "calibration.json"
 _ARRAYS = "tokens.npz"
 _SCHEMA = 1
+_MAX_PROBLEMS = 20
 
 
 class CalibrationOptions(BaseModel):
@@ -46,7 +48,7 @@ class CalibrationOptions(BaseModel):
     )
     suites: tuple[str, ...] = Field((), description="evaluation suites that must share nothing with the samples")
     allow_dropped: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.0, description="fraction of call tokens that may be lost"
+        0.0, description="fraction of call tokens to lose at most"
     )
     min_call_tokens: Annotated[int, Field(ge=0)] = Field(64, description="fewer tokens inside calls are an error")
 
@@ -90,10 +92,10 @@ class CalibrationSet:
         """The sha256 over token ids, classes and weights, in hexadecimal."""
         return self.audit.digest
 
-    def token_weights(self, sample: TokenizedSample) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    def token_weights(self, sample: TokenizedSample) -> npt.NDArray[np.float32]:
         """The weight of each token of a sample, [t]."""
         table = np.array([self.weights[kind] for kind in TokenClass], dtype=np.float32)
-        return table[sample.classes]  # type: ignore[no-any-return]
+        return table[sample.classes]
 
     def save(self, folder: Path) -> None:
         """Write the set into an existing folder; equal sets give equal bytes."""
@@ -149,11 +151,7 @@ def build(options: CalibrationOptions, tokenizer: Any) -> CalibrationSet:
     dialect = dialect_for(options.dialect, tokenizer)
     samples = _sources(options)
     check_overlap(samples, {suite: load_suite(suite) for suite in options.suites})
-    candidates: list[Candidate] = []
-    with stage("render calibration samples", len(samples), "samples") as advance:
-        for sample in samples:
-            candidates.append(_candidate(sample, dialect, tokenizer))
-            advance()
+    candidates = _candidates(samples, dialect, tokenizer)
     mixed = mix(
         candidates,
         share=options.share,
@@ -203,20 +201,33 @@ def _sources(options: CalibrationOptions) -> list[Sample]:
     return list(samples.values())
 
 
+def _candidates(samples: Sequence[Sample], dialect: Dialect, tokenizer: Any) -> list[Candidate]:
+    candidates: list[Candidate] = []
+    problems: list[str] = []
+    with stage("render calibration samples", len(samples), "samples") as advance:
+        for sample in samples:
+            try:
+                candidates.append(_candidate(sample, dialect, tokenizer))
+            except InputError as error:
+                problems.append(f"sample {sample.id}: {error.message}")
+            advance()
+    if problems:
+        raise InputError.of(problems[:_MAX_PROBLEMS])
+    return candidates
+
+
 def _candidate(sample: Sample, dialect: Dialect, tokenizer: Any) -> Candidate:
     if sample.kind == "text":
         tokens = encode([Piece(sample.text, "prose")], tokenizer, bos=dialect.bos, name=sample.id)
         return Candidate("chat", sample.category, tokens)
-    try:
-        pieces = dialect.render(sample.messages, sample.functions)
-    except InputError as error:
-        raise InputError(f"sample {sample.id}: {error.message}", error.hint) from error
+    pieces = dialect.render(sample.messages, sample.functions)
     tokens = encode(pieces, tokenizer, bos=dialect.bos, name=sample.id)
     return Candidate(sample.kind, sample.category, tokens)
 
 
 def _joined(arrays: Sequence[np.ndarray[Any, Any]], dtype: str) -> np.ndarray[Any, Any]:
-    return np.concatenate([np.zeros(0, dtype), *arrays]).astype(dtype)
+    joined: np.ndarray[Any, Any] = np.concatenate([np.zeros(0, dtype), *arrays])
+    return joined.astype(dtype)
 
 
 def _split(

@@ -83,7 +83,7 @@ def mix(
         behind = totals["call"] < share * total if total else share >= 0.5
         side: Side = "call" if behind or share == 1 else "chat"
         if not queues[side]:
-            ran_out = side
+            ran_out = side if num_samples or max_tokens else None
             break
         candidate = queues[side][0]
         if max_tokens is not None and total + len(candidate.tokens) > max_tokens:

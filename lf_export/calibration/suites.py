@@ -132,8 +132,14 @@ def _item(row: Row, fallback: str) -> EvalItem:
     if problems:
         raise InputError.of(problems)
     shown = digest_of([to_openai(spec) for spec in functions])[:16]
-    texts = [_text(row, name, default) for name, default in (("id", fallback), ("category", ""), ("block", shown))]
-    return EvalItem(*texts, messages=tuple(messages[:-1]), functions=functions, expected=expected)
+    return EvalItem(
+        id=_text(row, "id", fallback),
+        category=_text(row, "category", ""),
+        block=_text(row, "block", shown),
+        messages=tuple(messages[:-1]),
+        functions=functions,
+        expected=expected,
+    )
 
 
 def _text(row: Row, name: str, default: str) -> str:

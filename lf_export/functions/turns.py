@@ -38,7 +38,7 @@ def read_turns(messages: Any, where: str = "messages") -> list[Turn]:
         raise InputError(f"{where}: expected a list of at least one message")
     problems: list[str] = []
     turns: list[Turn] = []
-    called: dict[str, str] = {}
+    called = _Called()
     for position, message in enumerate(messages):
         at = f"{where}[{position}]"
         try:
@@ -81,7 +81,27 @@ def responses_as_user(turns: Sequence[Turn]) -> list[Turn]:
     return merged
 
 
-def _read_turn(message: Any, at: str, called: dict[str, str]) -> Turn:
+class _Called:
+    """The calls so far: a result names its function, or the call's id, or is the next one's that has none yet."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, str] = {}
+        self._waiting: list[str] = []
+
+    def note(self, calls: Sequence[Any]) -> None:
+        self._waiting = [call["function"]["name"] for call in calls]
+        self._by_id |= {call["id"]: call["function"]["name"] for call in calls if isinstance(call.get("id"), str)}
+
+    def name_of(self, message: Mapping[str, Any]) -> str | None:
+        following = self._waiting.pop(0) if self._waiting else None
+        if isinstance(name := message.get("name"), str) and name:
+            return name
+        if message.get("tool_call_id") is not None:
+            return self._by_id.get(str(message["tool_call_id"]))
+        return following
+
+
+def _read_turn(message: Any, at: str, called: "_Called") -> Turn:
     if not isinstance(message, Mapping):
         raise InputError(f"{at}: expected a message object, found {type(message).__name__}")
     role = _ROLES.get(message.get("role", "")) if isinstance(message.get("role"), str) else None
@@ -90,14 +110,12 @@ def _read_turn(message: Any, at: str, called: dict[str, str]) -> Turn:
     text = _text_of(message.get("content"), f"{at}.content", optional=role == "assistant")
     if role == "assistant":
         answer = answer_of({**message, "content": text}, at)
-        for call in message.get("tool_calls") or []:
-            if isinstance(call.get("id"), str):
-                called[call["id"]] = call["function"]["name"]
+        called.note(message.get("tool_calls") or [])
         return Turn(role, text, answer)
     if role == "tool":
-        name = message.get("name") or called.get(message.get("tool_call_id") or "")
-        if not isinstance(name, str):
-            raise InputError(f"{at}: a tool message needs 'name', or a 'tool_call_id' that a call before it has")
+        name = called.name_of(message)
+        if name is None:
+            raise InputError(f"{at}: a tool message without a call before it that it answers")
         return Turn(role, text, None, name)
     return Turn(role, text)
 

@@ -21,6 +21,12 @@ def test_a_tool_message_may_name_its_function() -> None:
     assert turn.name == "f"
 
 
+def test_results_without_names_are_those_of_the_calls_in_order() -> None:
+    result = {"role": "tool", "content": "x"}
+    turns = read_turns([user("a"), calls(("f", {}), ("g", {})), result, result])
+    assert [turn.name for turn in turns[2:]] == ["f", "g"]
+
+
 def test_text_parts_are_joined() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert read_turns([user("x") | {"content": parts}])[0].text == "ab"
@@ -37,7 +43,9 @@ def test_text_parts_are_joined() -> None:
         ([{"role": "user"}], r"messages\[0\].content: expected text, found NoneType"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "expected text, found list"),
         ([user("a"), {"role": "system", "content": "b"}], "a system message stands only at the start"),
-        ([user("a"), returns("x")], "needs 'name', or a 'tool_call_id' that a call before it has"),
+        ([user("a"), returns("x")], "a tool message without a call before it"),
+        ([user("a"), calls(("f", {})), returns("x", 1)], "a tool message without a call before it"),
+        ([user("a"), {"role": "tool", "content": "x"}], "a tool message without a call before it"),
     ],
 )
 def test_another_form_is_refused(messages: Any, words: str) -> None:
