@@ -29,11 +29,17 @@ from lf_export.cli.options import FOLDER, json_option, overwrite_option
 @click.option(
     "--max-seq-length",
     type=click.IntRange(min=16),
-    default=1024,
+    default=2048,
     show_default=True,
     help="Longer conversations are dropped by name, never cut.",
 )
-@click.option("--allow-dropped", is_flag=True, help="Go on when function-call conversations are dropped.")
+@click.option(
+    "--allow-dropped",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="The share of call tokens that may be lost with dropped conversations.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="The seed of the selection.")
 @click.option("-o", "--out", type=FOLDER, help="Write the calibration set to this folder.")
 @overwrite_option
@@ -46,7 +52,7 @@ def calibrate(
     call_share: float,
     num_samples: int,
     max_seq_length: int,
-    allow_dropped: bool,
+    allow_dropped: float,
     seed: int,
     out: Path | None,
     overwrite: bool,

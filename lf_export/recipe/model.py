@@ -53,7 +53,8 @@ class CalibrationRecipe(_Strict):
     dialect: str = Field("chat-template", description="How conversations are rendered: as the model was trained.")
     call_share: float = Field(0.5, ge=0.0, le=1.0, description="The share of tokens from function-call conversations.")
     num_samples: int = Field(128, ge=1, description="How many conversations at the most.")
-    max_seq_length: int = Field(1024, ge=16, description="Longer conversations are dropped by name, never cut.")
+    max_seq_length: int = Field(2048, ge=16, description="Longer conversations are dropped by name, never cut.")
+    allow_dropped: float = Field(0.0, ge=0, le=1, description="The share of call tokens that may be lost that way.")
     seed: int = Field(0, ge=0)
 
 

@@ -23,7 +23,7 @@ from lf_export.runtimes import RUNTIMES, default_runtime
 from lf_export.runtimes.causal import load_tokenizer
 from lf_export.steps.findings import artifact_report, overall_verdict
 from lf_export.steps.measure import Measured, Workload, loops_more, measure
-from lf_export.steps.prompts import Prompt, grouped, prepare
+from lf_export.steps.prompts import Prompt, answered, grouped, prepare
 from lf_export.steps.sources import data_path
 
 BASELINE = "merged"
@@ -197,7 +197,7 @@ def _workload(
     ]
     chat = []
     for item in items["chat"]:
-        sample = encode(dialect.render(item.messages, item.functions), tokenizer, bos=dialect.bos)
+        sample = encode(dialect.render(answered(item), item.functions), tokenizer, bos=dialect.bos)
         counted = sample.classes == TokenClass.PROSE
         if counted[1:].any():
             counted[0] = False  # nothing predicts the first token

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from lf_export.calibration.audit import render_audit
-from lf_export.calibration.build import CalibrationOptions, CalibrationSet, build, save
+from lf_export.calibration.build import CalibrationOptions, CalibrationSet, build
 from lf_export.checkpoint.staging import staging
 from lf_export.progress import stage
+from lf_export.provenance import manifest, write_manifest
 from lf_export.runtimes.causal import load_tokenizer
-from lf_export.shipped import shipped
 from lf_export.steps.sources import data_path
 
-_SUITES = ("suites/calls.jsonl", "suites/no-call.jsonl")
+_SUITES = ("calls", "no-call")
+"""The shipped suites: nothing that calibrates may be in them."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class CalibrateOptions:
     dialect: str = "chat-template"
     call_share: float = 0.5
     num_samples: int = 128
-    max_seq_length: int = 1024
+    max_seq_length: int = 2048
     seed: int = 0
-    allow_dropped: bool = False
+    allow_dropped: float = 0.0
     out: Path | None = None
     overwrite: bool = False
     folder: Path | None = None
@@ -43,9 +44,9 @@ def calibrate_model(options: CalibrateOptions) -> CalibrationSet:
     tokenizer = load_tokenizer(options.model)
     found = build(
         CalibrationOptions(
-            calls=[str(data_path(name, options.folder)) for name in options.calls or ("shipped:calls.jsonl",)],
-            chat=[str(data_path(name, options.folder)) for name in options.chat or ("shipped:chat.jsonl",)],
-            suites=[str(shipped("calibration", name)) for name in _SUITES],
+            calls=tuple(data_path(name, options.folder) for name in options.calls),
+            chat=tuple(data_path(name, options.folder) for name in options.chat),
+            suites=_SUITES,
             dialect=options.dialect,
             share=options.call_share,
             num_samples=options.num_samples,
@@ -60,7 +61,8 @@ def calibrate_model(options: CalibrateOptions) -> CalibrationSet:
             stage("write calibration set", 1, "set") as advance,
             staging(options.out, overwrite=options.overwrite) as folder,
         ):
-            save(found, folder)
+            found.save(folder)
+            write_manifest(folder, manifest("calibration", calibration=found.audit.to_json()))
             advance()
     return found
 

@@ -8,7 +8,7 @@ from math import prod
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.formats import FORMATS
 from lf_export.recipe import CalibrationRecipe, Recipe
-from lf_export.steps.quantize import TargetPlan
+from lf_export.steps.quantize import TargetPlan, format_options
 
 _INTERPRETER = 350_000_000
 """Resident bytes of Python with torch loaded and one layer class imported."""
@@ -52,8 +52,7 @@ def quantize(base: Checkpoint | None, plan: TargetPlan, recipe: Recipe, targets:
     """One pass reads the model once, for all targets; its cost stands at the first of them."""
     if base is None:
         return Cost(None, None, None)
-    kind = FORMATS[plan.format]
-    writes = kind.size(base, kind.options.model_validate(dict(plan.options)))
+    writes = FORMATS[plan.format].size(base, format_options(plan, 1))
     first = plan.name == targets[0].name
     return Cost(_bytes(base) if first else 0, writes, _INTERPRETER + _walk_memory(base, recipe))
 

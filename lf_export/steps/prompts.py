@@ -1,6 +1,6 @@
 """Suites as token ids: what each item's prompt is, which items share a prefill, where the reference answer lies."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from lf_export.calibration.suites import EvalItem
 from lf_export.calibration.tokens import TokenClass, encode
 from lf_export.errors import InputError
+from lf_export.functions.answers import dumps
 from lf_export.functions.dialects import Dialect, text_of
 from lf_export.functions.spec import schema_hash
 
@@ -67,10 +68,10 @@ def prepare(items: Sequence[EvalItem], dialect: Dialect, tokenizer: Any) -> list
     """
     prompts = []
     for item in items:
-        pieces = dialect.render(item.messages[:-1], item.functions, generate=True)
+        pieces = dialect.render(item.messages, item.functions, generate=True)
         text = text_of(pieces)
         asked = encode(pieces, tokenizer, bos=dialect.bos)
-        whole = encode(dialect.render(item.messages, item.functions), tokenizer, bos=dialect.bos)
+        whole = encode(dialect.render(answered(item), item.functions), tokenizer, bos=dialect.bos)
         ids, full = tuple(asked.ids.tolist()), tuple(whole.ids.tolist())
         if full[: len(ids)] != ids:
             raise InputError(
@@ -79,6 +80,16 @@ def prepare(items: Sequence[EvalItem], dialect: Dialect, tokenizer: Any) -> list
             )
         prompts.append(Prompt(item, dialect.bos + text, ids, full, whole.classes))
     return prompts
+
+
+def answered(item: EvalItem) -> list[Mapping[str, Any]]:
+    """The item's messages with its reference answer at the end."""
+    calls = [
+        {"type": "function", "function": {"name": call.name, "arguments": dumps(call.arguments)}}
+        for call in item.expected.calls
+    ]
+    answer = {"role": "assistant", "content": None if calls else item.expected.text}
+    return [*item.messages, answer | ({"tool_calls": calls} if calls else {})]
 
 
 def grouped(prompts: Sequence[Prompt]) -> list[Group]:
@@ -93,7 +104,8 @@ def grouped(prompts: Sequence[Prompt]) -> list[Group]:
 
 def call_tokens(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Which tokens are inside a call."""
-    return classes >= TokenClass.NAME
+    inside: npt.NDArray[np.bool_] = classes >= TokenClass.NAME
+    return inside
 
 
 def _block(prompt: Prompt) -> str:

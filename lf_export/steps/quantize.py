@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lf_export.calibration.build import CalibrationSet, load
+from pydantic import ValidationError
+
+from lf_export.calibration.build import CalibrationSet
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.checkpoint.staging import staging
 from lf_export.errors import InputError
@@ -15,7 +17,7 @@ from lf_export.formats.base import Target
 from lf_export.provenance import manifest, read_manifest, sha256_file, write_manifest
 from lf_export.report.card import artifact_card
 from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
-from lf_export.walk import walk
+from lf_export.walk.stream import walk
 
 _CARD = "README.md"
 
@@ -57,6 +59,23 @@ def targets_from_names(names: Sequence[str], out: Path, **gptq: Any) -> list[Tar
     return list(plans.values())
 
 
+def format_options(plan: TargetPlan, threads: int) -> Any:
+    """The options of the plan's format, typed.
+
+    Raises:
+        InputError: options that the format does not have or does not admit.
+    """
+    kind = FORMATS[plan.format]
+    options = dict(plan.options)
+    if plan.format == "gguf":
+        options = {"types": (options["type"],), "imatrix": options.get("imatrix", True), "threads": threads}
+    try:
+        return kind.options.model_validate(options)
+    except ValidationError as error:
+        problems = [f"{plan.name}: {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise InputError.of(problems) from error
+
+
 def quantize_model(
     model: Path,
     targets: Sequence[TargetPlan],
@@ -78,7 +97,7 @@ def quantize_model(
     check_targets(checkpoint, targets)
     data: CalibrationSet
     if calibration is not None:
-        data = load(calibration)
+        data = CalibrationSet.load(calibration)
     else:
         data = calibrate_model(CalibrateOptions(model, dialect=dialect, num_samples=num_samples, seed=seed))
     return {"artifacts": quantize_targets(checkpoint, targets, data, overwrite=overwrite, threads=threads)}
@@ -94,7 +113,7 @@ def check_targets(checkpoint: Checkpoint, targets: Sequence[TargetPlan]) -> int:
     for target in targets:
         kind = FORMATS[target.format]
         try:
-            total += kind.size(checkpoint, kind.options.model_validate(dict(target.options)))
+            total += kind.size(checkpoint, format_options(target, 1))
         except InputError as error:
             problems += [f"{target.name}: {line}" for line in error.message.splitlines()]
             hints += [error.hint] if error.hint else []
@@ -126,8 +145,9 @@ def quantize_targets(
             plan.out.parent.mkdir(parents=True, exist_ok=True)
             folder = stack.enter_context(staging(plan.out, overwrite=overwrite))
             kind = FORMATS[plan.format]
-            options = kind.options.model_validate(dict(plan.options))
-            opened.append((plan, folder, kind.open(checkpoint, folder, options, calibration.digest)))
+            opened.append(
+                (plan, folder, kind.open(checkpoint, folder, format_options(plan, threads), calibration.digest))
+            )
         walk(checkpoint, calibration, [target for _, _, target in opened])
         source = read_manifest(checkpoint.root)
         for plan, folder, target in opened:

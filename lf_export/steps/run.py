@@ -98,10 +98,10 @@ def _merge(inputs: _Inputs, step: Step) -> None:
 
 
 def _quantize(inputs: _Inputs, waiting: list[TargetPlan], steps: Mapping[str, Step]) -> None:
-    from lf_export.calibration.build import load  # noqa: PLC0415 - heavy
+    from lf_export.calibration.build import CalibrationSet  # noqa: PLC0415 - heavy
 
     checkpoint = open_checkpoint(inputs.output / MERGED)
-    calibration = load(inputs.output / CALIBRATION)
+    calibration = CalibrationSet.load(inputs.output / CALIBRATION)
     quantize_targets(checkpoint, waiting, calibration, overwrite=True, threads=inputs.threads)
     for plan in waiting:
         record(plan.out, steps[plan.name].digest)
@@ -222,6 +222,7 @@ def _calibrate_options(inputs: _Inputs, out: Path) -> CalibrateOptions:
         num_samples=wanted.num_samples,
         max_seq_length=wanted.max_seq_length,
         seed=wanted.seed,
+        allow_dropped=wanted.allow_dropped,
         out=out,
         overwrite=is_ours(out),
         folder=inputs.folder,
