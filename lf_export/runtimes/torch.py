@@ -54,6 +54,7 @@ def _plain(path: Path) -> Any:
 
 def _dequantized(path: Path, quantization: dict[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415 - heavy
+    from transformers.initialization import no_init_weights  # noqa: PLC0415 - heavy
 
     if quantization.get("quant_method") != "gptq":
         method = quantization.get("quant_method")
@@ -69,6 +70,12 @@ def _dequantized(path: Path, quantization: dict[str, Any]) -> Any:
             state[tensor_name] = checkpoint.read(tensor_name, dtype=torch.float32)
     config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     del config.quantization_config
-    return AutoModelForCausalLM.from_pretrained(
-        None, config=config, state_dict=state, dtype=torch.float32, attn_implementation="sdpa"
-    )
+    with no_init_weights():
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+    model.tie_weights()
+    tied = set(model.all_tied_weights_keys)
+    if unexpected or set(missing) - tied:
+        names = ", ".join(sorted([*unexpected, *(set(missing) - tied)])[:5])
+        raise InputError(f"{path}: its tensors are not those of a {config.model_type} model: {names}")
+    return model

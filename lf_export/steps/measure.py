@@ -10,8 +10,10 @@ import numpy.typing as npt
 
 from lf_export.errors import ExportError, StepError
 from lf_export.functions.dialects import Dialect
-from lf_export.metrics import fidelity, latency
+from lf_export.metrics import fidelity
 from lf_export.metrics.calls import JudgedAnswer, judge
+from lf_export.metrics.latency import Latency, gaps
+from lf_export.metrics.latency import measure as measure_latency
 from lf_export.provenance import digest_of
 from lf_export.runtimes.child import ChildSession
 from lf_export.steps.prompts import Group, Prompt
@@ -68,7 +70,7 @@ class Measured:
     answers: dict[str, JudgedAnswer] = field(default_factory=dict)
     compared: dict[str, fidelity.TokenFidelity] = field(default_factory=dict)
     chat_nll: list[float] = field(default_factory=list)
-    latency: latency.Latency | None = None
+    latency: Latency | None = None
     ttft_seconds: list[float] = field(default_factory=list)
     tpot_seconds: list[float] = field(default_factory=list)
     peak_rss_bytes: int = 0
@@ -212,5 +214,5 @@ def _speed(session: ChildSession, workload: Workload, found: Measured, advance: 
         times.append(session.generate_one(prompt.ids, workload.timed_tokens).times)
         advance(1, "speed")
     found.ttft_seconds = [each[0] for each in times if each]
-    found.tpot_seconds = latency.gaps(times)
-    found.latency = latency.measure([len(prompt.ids) for prompt in workload.timed], times)
+    found.tpot_seconds = gaps(times)
+    found.latency = measure_latency([len(prompt.ids) for prompt in workload.timed], times)
