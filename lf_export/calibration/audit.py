@@ -1,6 +1,7 @@
 """What went into a calibration: counts, losses, overlap with evaluation, and a digest that artifacts carry."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -135,11 +136,11 @@ def check_losses(audit: Audit, dropped: Sequence[Dropped], *, allow_dropped: flo
         rows = sorted((one for one in dropped if one.call_tokens), key=lambda one: -one.tokens)
         named = ", ".join(f"{one.name} ({one.tokens} tokens)" for one in rows[:_SHOWN])
         more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+        fraction = math.ceil(1000 * lost / audit.call_tokens_offered) / 1000
         raise InputError(
             f"{lost} of {audit.call_tokens_offered} call tokens are lost: {len(rows)} samples with calls are longer "
             f"than max_seq_length {audit.max_seq_length}: {named}{more}",
-            f"--max-seq-length {max(one.tokens for one in rows)} keeps them all; "
-            f"--allow-dropped {lost / audit.call_tokens_offered:.3f} accepts the loss",
+            f"--max-seq-length {rows[0].tokens} keeps them all; --allow-dropped {fraction:.3f} accepts the loss",
         )
     if audit.call_tokens < min_call_tokens:
         raise InputError(

@@ -147,23 +147,24 @@ def _token_classes(characters: npt.NDArray[np.uint8], offsets: Sequence[tuple[in
 
     A byte-level tokenizer may leave a token's leading space out of its offsets, and gives the several tokens of one
     character the same offsets: a token owns what lies between the end of the one before and its own end, or else
-    its own span.
+    its own first character.
     """
-    classes: list[int] = []
-    reached = 0
-    for start, end in offsets:
-        low, high = (reached, end) if end > reached else (min(start, max(len(characters) - 1, 0)), end)
-        owned = characters[low : max(high, low + 1)]
-        classes.append(_most_specific(owned))
-        reached = max(reached, end)
-    return classes
+    if not len(characters) or not len(offsets):
+        return [int(TokenClass.PROMPT)] * len(offsets)
+    start, end = np.array(offsets, dtype=np.int64).T
+    reached = np.concatenate([[0], np.maximum.accumulate(end)[:-1]])
+    advances = end > reached
+    low = np.where(advances, reached, np.minimum(start, len(characters) - 1))
+    high = np.where(advances, end, low + 1)
+    # nearly every token lies in one class; the rest is looked at one by one
+    changes = np.concatenate([[0], np.cumsum(characters[1:] != characters[:-1])])
+    classes = characters[low].astype(np.int64)
+    for at in np.flatnonzero(changes[low] != changes[high - 1]):
+        classes[at] = _most_specific(characters[low[at] : high[at]])
+    return [int(kind) for kind in classes]
 
 
 def _most_specific(owned: npt.NDArray[np.uint8]) -> int:
-    if not len(owned):
-        return int(TokenClass.PROMPT)
-    if (owned == owned[0]).all():
-        return int(owned[0])
     ranks = _RANK[owned]
     candidates = owned[ranks == ranks.max()]
     counts = np.bincount(candidates)

@@ -1,0 +1,113 @@
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conversations import call_record, chat_record, says, user
+
+from lf_export.calibration.suites import EvalItem, load_suite, stratified
+from lf_export.errors import InputError, MissingError
+from lf_export.functions.answers import Answer, Call, calling, prose
+
+
+def suite(folder: Path, *rows: dict[str, Any]) -> Path:
+    path = folder / "suite.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def item(name: str, category: str, block: str) -> EvalItem:
+    return EvalItem(name, category, block, (user(name),), (), Answer("prose", (), "x"))
+
+
+def test_the_last_message_is_the_reference_answer(tmp_path: Path) -> None:
+    first, second = load_suite(suite(tmp_path, call_record("a", block="weather"), chat_record("b", "No.")))
+    assert (first.id, first.category, first.block) == ("a", "single", "weather")
+    assert first.messages == (user("What is the weather in Paris?"),)
+    assert first.expected == calling(Call("get_weather", {"city": "Paris", "days": 3}))
+    assert second.expected == prose("No.")
+
+
+def test_items_that_show_the_same_functions_share_a_block(tmp_path: Path) -> None:
+    items = load_suite(suite(tmp_path, call_record("a"), call_record("b", "Rome"), chat_record("c")))
+    assert items[0].block == items[1].block != items[2].block
+
+
+def test_every_bad_row_is_told_at_once(tmp_path: Path) -> None:
+    unanswered = call_record("a") | {"messages": [user("x")]}
+    invalid = call_record("b")
+    invalid["messages"][1]["tool_calls"][0]["function"]["arguments"] = '{"city": 5, "days": 50}'
+    empty = chat_record("c", " ")
+    rows = [
+        unanswered,
+        invalid,
+        empty,
+        {"id": "d"},
+        chat_record("e"),
+        chat_record("e"),
+        chat_record("f") | {"block": 5},
+    ]
+    path = suite(tmp_path, *rows)
+    with pytest.raises(InputError) as caught:
+        load_suite(path)
+    assert [line.removeprefix(str(path)) for line in caught.value.message.splitlines()] == [
+        ":1: messages: expected the reference answer, an assistant message, as the last of several",
+        ":2: messages[1]: get_weather: city is integer, expected string",
+        ":2: messages[1]: get_weather: days is 50, expected at most 10",
+        ":3: messages: the reference answer is empty",
+        ":4: expected an object with 'messages'",
+        ":6: a second item with the id 'e'",
+        ":7: block: expected text, found 5",
+    ]
+
+
+def test_a_suite_that_is_not_there_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="no such file"):
+        load_suite(tmp_path / "none.jsonl")
+    with pytest.raises(InputError, match=r"nothing named 'suites/none\.jsonl' ships"):
+        load_suite("none")
+
+
+def test_a_lone_answer_is_no_item(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="as the last of several"):
+        load_suite(suite(tmp_path, chat_record("a") | {"messages": [says("x")]}))
+
+
+ITEMS = [item(f"{block}-{at}", "abc"[at % 3], f"block{block}") for block in range(20) for at in range(6)]
+
+
+@pytest.mark.parametrize("n", [1, 7, 30, 59, 60, 119])
+def test_categories_keep_their_proportion_exactly(n: int) -> None:
+    chosen = stratified(ITEMS, n, seed=1)
+    counts = Counter(one.category for one in chosen)
+    assert len(chosen) == n
+    assert max(counts.values()) - min(counts[kind] for kind in "abc") <= 1
+
+
+def test_blocks_stay_whole_where_the_counts_allow_it() -> None:
+    blocks = Counter(one.block for one in stratified(ITEMS, 30, seed=1))
+    assert set(blocks.values()) == {6}
+    partial = Counter(one.block for one in stratified(ITEMS, 34, seed=1))
+    assert sorted(partial.values()) == [4, 6, 6, 6, 6, 6]
+
+
+def test_the_choice_is_the_same_for_the_same_seed_and_keeps_the_order() -> None:
+    chosen = [one.id for one in stratified(ITEMS, 40, seed=1)]
+    assert chosen == [one.id for one in stratified(ITEMS, 40, seed=1)]
+    assert chosen != [one.id for one in stratified(ITEMS, 40, seed=2)]
+    assert chosen == [one.id for one in ITEMS if one.id in set(chosen)]
+
+
+def test_small_categories_are_rounded_by_largest_remainder() -> None:
+    items = [*[item(f"a{at}", "a", "") for at in range(97)], *[item(f"b{at}", "b", "") for at in range(3)]]
+    assert Counter(one.category for one in stratified(items, 20)) == {"a": 19, "b": 1}
+
+
+def test_asking_for_more_than_there_is_gives_all() -> None:
+    assert stratified(ITEMS, 1000) == ITEMS
+
+
+def test_other_attributes_can_be_the_key() -> None:
+    chosen = stratified(ITEMS, 20, key="block", group="category")
+    assert set(Counter(one.block for one in chosen).values()) == {1}
