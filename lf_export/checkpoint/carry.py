@@ -74,8 +74,8 @@ def copy_companions(
     return Carried((CONFIG_NAME, *names), code)
 
 
-def copy_licences(source: Path, target: Path, label: str) -> tuple[str, ...]:
-    """Copy the licence and notice files of another source, such as an adapter, as `LICENSE.<label>` and so on.
+def copy_licences(source: Path, target: Path, label: str = "") -> tuple[str, ...]:
+    """Copy licence and notice files; those of another source, such as an adapter, as `LICENSE.<label>` and so on.
 
     Raises:
         InputError: a file is a link that leads out of the folder.
@@ -83,7 +83,7 @@ def copy_licences(source: Path, target: Path, label: str) -> tuple[str, ...]:
     copied = []
     for path in sorted(source.iterdir()):
         if _matches(path.name, _LICENCES) and not path.name.endswith(_NEVER) and path.is_file():
-            name = f"{path.stem}.{label}{path.suffix}"
+            name = f"{path.stem}.{label}{path.suffix}" if label else path.name
             shutil.copyfile(contained(source, path.name), target / name)
             copied.append(name)
     return tuple(copied)

@@ -1,5 +1,7 @@
 """Progress on standard error: bars in a terminal, plain lines in a pipe."""
 
+import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +16,10 @@ _LINE_EVERY_SECONDS = 15.0
 @contextmanager
 def shown() -> Iterator[None]:
     """Show the progress of the block."""
+    # Where torchao is installed (gptqmodel brings it), Transformers imports it, and it complains of kernels for other
+    # machines.
+    logging.getLogger("torchao").setLevel(logging.ERROR)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

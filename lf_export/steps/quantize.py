@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lf_export.calibration.build import CalibrationSet
+from lf_export.checkpoint.carry import copy_licences
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.checkpoint.staging import staging
 from lf_export.errors import InputError
@@ -30,6 +31,8 @@ class TargetPlan:
     format: str
     out: Path
     options: Mapping[str, Any] = field(default_factory=dict)
+    model_name: str = ""
+    """What the model is called in files; the checkpoint's folder where it is empty."""
 
 
 def targets_from_names(names: Sequence[str], out: Path, **gptq: Any) -> list[TargetPlan]:
@@ -68,7 +71,12 @@ def format_options(plan: TargetPlan, threads: int) -> Any:
     kind = FORMATS[plan.format]
     options = dict(plan.options)
     if plan.format == "gguf":
-        options = {"types": (options["type"],), "imatrix": options.get("imatrix", True), "threads": threads}
+        options = {
+            "types": (options["type"],),
+            "imatrix": options.get("imatrix", True),
+            "threads": threads,
+            "name": plan.model_name,
+        }
     try:
         return kind.options.model_validate(options)
     except ValidationError as error:
@@ -152,6 +160,7 @@ def quantize_targets(
         source = read_manifest(checkpoint.root)
         for plan, folder, target in opened:
             facts = target.finish()
+            copy_licences(checkpoint.root, folder)
             made = manifest(
                 plan.format,
                 artifact=facts,

@@ -207,7 +207,8 @@ def _targets(inputs: _Inputs) -> list[TargetPlan]:
     plans = []
     for name, target in inputs.recipe.quantize.items():
         options = target.model_dump()
-        plans.append(TargetPlan(name, options.pop("format"), inputs.output / name, options))
+        kind = options.pop("format")
+        plans.append(TargetPlan(name, kind, inputs.output / name, options, inputs.recipe.name))
     return plans
 
 
