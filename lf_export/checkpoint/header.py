@@ -148,9 +148,9 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def _tensor(file: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
-    fields = dict(entry) if isinstance(entry, _Pairs) else {}
-    if set(fields) != {"dtype", "shape", "data_offsets"}:
-        raise InputError(f"{file}: {name}: expected dtype, shape and data_offsets in the header")
+    if not isinstance(entry, _Pairs) or sorted(key for key, _ in entry) != ["data_offsets", "dtype", "shape"]:
+        raise InputError(f"{file}: {name}: expected dtype, shape and data_offsets in the header, each once")
+    fields = dict(entry)
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise InputError(f"{file}: {name}: unknown dtype {dtype!r}, known are {', '.join(DTYPE_BYTES)}")

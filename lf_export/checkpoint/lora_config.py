@@ -85,7 +85,7 @@ def refusals(config: Mapping[str, Any]) -> list[str]:
         elif field not in HANDLED | INERT | REFUSED.keys() and value not in _ABSENT:
             problems.append(f"{field} is set, a field that this version does not know")
     start = config.get("init_lora_weights", True)
-    if not isinstance(start, bool) and start not in _PLAIN_STARTS:
+    if not isinstance(start, bool) and not (isinstance(start, str) and start in _PLAIN_STARTS):
         problems.append(
             f"init_lora_weights {start!r} is not handled: it changes the base's weights before training "
             "(PEFT's save_pretrained converts such an adapter with path_initial_model_for_weight_conversion)"
@@ -108,10 +108,12 @@ def _shape_problems(config: Mapping[str, Any]) -> list[str]:
         problems += [f"{field}: {key!r} is not a regular expression" for key in patterns if not _compiles(key)]
     for field in ("target_modules", "exclude_modules", "layers_pattern"):
         value = config.get(field)
-        if isinstance(value, str) and not _compiles(value):
-            problems.append(f"{field}: {value!r} is not a regular expression")
-        elif not isinstance(value, str | None) and not _list_of(value, str):
+        if value is not None and not isinstance(value, str) and not _list_of(value, str):
             problems.append(f"{field} is not a list of names")
+            continue
+        # a list is matched letter by letter, but for layers_pattern
+        patterns = [value] if isinstance(value, str) else value if field == "layers_pattern" else []
+        problems += [f"{field}: {text!r} is not a regular expression" for text in patterns or [] if not _compiles(text)]
     layers = config.get("layers_to_transform")
     if layers is not None and type(layers) is not int and not _list_of(layers, int):
         problems.append("layers_to_transform is not a list of layer numbers")
@@ -161,7 +163,7 @@ def targets(config: Mapping[str, Any], module: str) -> bool | None:
     """Whether the config puts an adapter on a module, by PEFT's rules; None where the config does not say.
 
     A list names modules or their last parts, a string is a regular expression over the whole name.
-    `layers_to_transform` narrows a list, `exclude_modules` goes before everything.
+    `layers_to_transform` narrows a list where it names last parts, `exclude_modules` goes before everything.
     """
     excluded = config.get("exclude_modules")
     if excluded and _named(excluded, module):
@@ -172,7 +174,7 @@ def targets(config: Mapping[str, Any], module: str) -> bool | None:
     if not _named(wanted, module):
         return False
     layers = config.get("layers_to_transform")
-    if isinstance(wanted, str) or layers is None or layers == []:
+    if isinstance(wanted, str) or module in wanted or layers is None or layers == []:
         return True
     number = _layer_number(config.get("layers_pattern"), module)
     return number is not None and (number == layers if isinstance(layers, int) else number in layers)
