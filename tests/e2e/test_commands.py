@@ -1,0 +1,192 @@
+"""Each command by itself, and each bad input with its error and exit status."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from models import tiny_adapter, tiny_model
+from safetensors.torch import load_file, save_file
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def merged(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from lf_export.steps.merge import MergeOptions, merge_model
+
+    out = tmp_path_factory.mktemp("merged") / "merged"
+    merge_model(MergeOptions(project / "base", (project / "adapter",), out))
+    return out
+
+
+def test_merge_leaves_a_complete_folder(lf_export: Run, project: Path, tmp_path: Path) -> None:
+    ended = lf_export("merge", project / "base", project / "adapter", "-o", tmp_path / "out")
+    assert ended.status == 0
+    assert "14 tensors changed" in ended.out
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"config.json", "tokenizer.json", "chat_template.jinja", "LICENSE", "lf-export.json"} <= names
+    assert "model-00001-of-00002.safetensors" in names
+
+
+def test_calibrate_prints_the_audit_and_quantize_takes_its_folder(
+    lf_export: Run, merged: Path, project: Path, tmp_path: Path
+) -> None:
+    data = ("--calls", project / "calls.jsonl", "--chat", project / "chat.jsonl", "--num-samples", "12")
+    audited = lf_export("calibrate", merged, *data, "-o", tmp_path / "set")
+    assert audited.status == 0
+    assert "inside calls" in audited.out
+    made = lf_export(
+        "quantize", merged, "--format", "gptq:8", "--calibration", tmp_path / "set", "-o", tmp_path / "eight", "--json"
+    )
+    assert made.status == 0, made.err
+    (manifest,) = json.loads(made.out)["artifacts"].values()
+    digest = json.loads(lf_export("calibrate", merged, *data, "--json").out)["digest"]
+    assert manifest["calibration"]["digest"] == digest
+    config = json.loads((tmp_path / "eight" / "config.json").read_text(encoding="utf-8"))
+    assert config["quantization_config"]["bits"] == 8
+    assert config["quantization_config"]["checkpoint_format"] == "gptq"
+
+
+def test_inspect_names_what_it_sees(lf_export: Run, project: Path, merged: Path) -> None:
+    assert "LlamaForCausalLM" in lf_export("inspect", merged).out
+    assert json.loads(lf_export("inspect", project / "adapter", "--json").out)["rank"] == 4
+    assert lf_export("inspect", project / "none").status == 3
+
+
+def test_bench_gives_its_own_verdict_and_status(lf_export: Run, merged: Path, project: Path, tmp_path: Path) -> None:
+    shutil.copytree(merged, tmp_path / "copy")
+    ended = lf_export(
+        "bench", tmp_path / "copy", "--baseline", merged, "-o", tmp_path / "bench",
+        "--calls", project / "suite-calls.jsonl", "--no-call", project / "suite-no-call.jsonl",
+        "--chat", project / "suite-chat.jsonl", "--max-new-tokens", "8", "--json",
+    )  # fmt: skip
+    assert ended.status == 11
+    (artifact,) = json.loads(ended.out)["artifacts"]
+    assert artifact["fidelity"]["call"]["kl_mean"] == pytest.approx(0, abs=1e-9)
+    assert artifact["fidelity"]["call"]["top1_agreement"] == 1.0
+
+
+def test_an_artifact_that_does_not_load_fails(lf_export: Run, merged: Path, project: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + b"\0" * 100)
+    ended = lf_export(
+        "bench", tmp_path / "broken.gguf", "--baseline", merged, "-o", tmp_path / "bench",
+        "--calls", project / "suite-calls.jsonl", "--no-call", project / "suite-no-call.jsonl",
+        "--chat", project / "suite-chat.jsonl", "--max-new-tokens", "8",
+    )  # fmt: skip
+    assert ended.status == 10
+    assert "FAIL" in ended.out
+
+
+def _copy(project: Path, tmp_path: Path) -> Path:
+    shutil.copytree(project / "base", tmp_path / "base")
+    return tmp_path / "base"
+
+
+def _truncate(project: Path, tmp_path: Path) -> list[Any]:
+    base = _copy(project, tmp_path)
+    shard = base / "model-00002-of-00002.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    return ["merge", base, project / "adapter", "-o", tmp_path / "out"]
+
+
+def _missing_shard(project: Path, tmp_path: Path) -> list[Any]:
+    base = _copy(project, tmp_path)
+    (base / "model-00002-of-00002.safetensors").unlink()
+    return ["merge", base, project / "adapter", "-o", tmp_path / "out"]
+
+
+def _escaping_index(project: Path, tmp_path: Path) -> list[Any]:
+    base = _copy(project, tmp_path)
+    path = base / "model.safetensors.index.json"
+    index = json.loads(path.read_text(encoding="utf-8"))
+    index["weight_map"] = dict.fromkeys(index["weight_map"], "../../etc/passwd")
+    path.write_text(json.dumps(index), encoding="utf-8")
+    return ["merge", base, project / "adapter", "-o", tmp_path / "out"]
+
+
+def _pickle(project: Path, tmp_path: Path) -> list[Any]:
+    base = _copy(project, tmp_path)
+    for path in base.glob("model*"):
+        path.unlink()
+    (base / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    return ["merge", base, project / "adapter", "-o", tmp_path / "out"]
+
+
+def _other_adapter(project: Path, tmp_path: Path) -> list[Any]:
+    other = tiny_model(tmp_path / "other", hidden_size=32, head_dim=8)
+    tiny_adapter(tmp_path / "adapter", other)
+    return ["merge", project / "base", tmp_path / "adapter", "-o", tmp_path / "out"]
+
+
+def _nan_weights(project: Path, tmp_path: Path) -> list[Any]:
+    base = _copy(project, tmp_path)
+    shard = base / "model-00001-of-00002.safetensors"
+    tensors = load_file(shard)
+    name = next(name for name in tensors if "q_proj" in name)
+    tensors[name][0, 0] = torch.nan
+    save_file(tensors, shard, metadata={"format": "pt"})
+    return ["merge", base, project / "adapter", "-o", tmp_path / "out"]
+
+
+def _existing_output(project: Path, tmp_path: Path) -> list[Any]:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    return ["merge", project / "base", project / "adapter", "-o", tmp_path / "out"]
+
+
+def _unknown_architecture(project: Path, tmp_path: Path) -> list[Any]:
+    base = _copy(project, tmp_path)
+    path = base / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(
+        json.dumps(config | {"model_type": "mamba", "architectures": ["MambaForCausalLM"]}), encoding="utf-8"
+    )
+    return ["quantize", base, "--format", "gptq", "-o", tmp_path / "out"]
+
+
+def _group_size(project: Path, tmp_path: Path) -> list[Any]:
+    return ["quantize", project / "base", "--format", "gptq", "--group-size", "48", "-o", tmp_path / "out"]
+
+
+def _malformed_line(project: Path, tmp_path: Path) -> list[Any]:
+    (tmp_path / "bad.jsonl").write_text('{"messages": []}\n\n{"a"\n', encoding="utf-8")
+    return ["calibrate", project / "base", "--calls", tmp_path / "bad.jsonl"]
+
+
+def _no_template(project: Path, tmp_path: Path) -> list[Any]:
+    base = _copy(project, tmp_path)
+    (base / "chat_template.jinja").unlink()
+    return ["calibrate", base, "--calls", project / "calls.jsonl", "--chat", project / "chat.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (_truncate, "model-00002-of-00002.safetensors"),
+        (_missing_shard, "model-00002-of-00002.safetensors: no such file"),
+        (_escaping_index, "leads outside this folder"),
+        (_pickle, "pickles"),
+        (_other_adapter, "q_proj"),
+        (_nan_weights, "q_proj"),
+        (_existing_output, "exists already"),
+        (_unknown_architecture, "mamba"),
+        (_group_size, "48"),
+        (_malformed_line, "bad.jsonl:3:"),
+        (_no_template, "chat template"),
+    ],
+    ids=lambda value: value.__name__.strip("_") if callable(value) else "",
+)
+def test_bad_input_leaves_with_3_says_where_and_leaves_nothing(
+    lf_export: Run, project: Path, tmp_path: Path, make: Callable[..., list[Any]], says: str
+) -> None:
+    ended = lf_export(*make(project, tmp_path))
+    assert ended.status == 3, ended.err
+    assert says in ended.err
+    assert "error: " in ended.err
+    assert "Traceback" not in ended.err
+    assert not (tmp_path / "out" / "config.json").exists()
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(".out")] == []

@@ -1,0 +1,154 @@
+"""A recipe goes the whole way, says what it will do, and goes on where it stopped."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from lf_export.shipped import shipped
+
+Run = Callable[..., Any]
+ARTIFACTS = ("four", "q8", "q4")
+SCHEMA = shipped("calibration").parent / "docs" / "reference" / "report.schema.json"
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for name in ("merged", "calibration", *ARTIFACTS)
+        for path in sorted((folder / name).rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> dict[str, Any]:
+    """What the first test leaves for the others: its folder and the digests of its artifacts."""
+    return {}
+
+
+def test_a_recipe_makes_every_artifact_and_a_report(
+    lf_export: Run, recipe: Callable[..., Path], tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    ended = lf_export("run", recipe(), "--json")
+    assert ended.status == 11, ended.err  # a random model calls nothing right: there is no evidence, so no PASS
+    report = json.loads(ended.out)
+    jsonschema.validate(report, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    assert report["verdict"] == "INCONCLUSIVE"
+    assert [artifact["name"] for artifact in report["artifacts"]] == list(ARTIFACTS)
+    for artifact in report["artifacts"]:
+        assert artifact["gate"]["problems"] == []
+        assert artifact["calls"]["n"] == 4
+        assert artifact["no_call"]["n"] == 2
+        assert artifact["fidelity"]["call"]["tokens"] > 0
+        assert artifact["disk_bytes"] > 10_000
+        assert artifact["peak_rss_bytes"] > 10_000_000
+        assert artifact["latency"]["tpot"]["p50"] > 0
+    four, q8, _ = report["artifacts"]
+    assert (four["format"], four["runtime"], four["representative"]) == ("gptq", "torch", False)
+    assert (q8["format"], q8["scheme"], q8["runtime"]) == ("gguf", "Q8_0", "llamacpp")
+    # eight bits are nearer to the merged model than four
+    assert q8["fidelity"]["call"]["kl_mean"] < four["fidelity"]["call"]["kl_mean"]
+    run = tmp_path / "run"
+    assert (run / "bench" / "report.md").is_file()
+    for name in ARTIFACTS:
+        assert {"lf-export.json", "README.md", "LICENSE"} <= {path.name for path in (run / name).iterdir()}
+    undisturbed["digests"] = _digests(run)
+
+
+def test_a_second_run_does_nothing_again_and_gives_the_same_verdict(
+    lf_export: Run, recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = recipe()
+    first = lf_export("run", path)
+    times = {file: file.stat().st_mtime_ns for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    second = lf_export("run", path)
+    assert (second.status, second.out) == (first.status, first.out)
+    for name in ("merged", "calibration", *ARTIFACTS, "bench"):
+        assert f"{name}: done before, kept" in second.err
+    assert times == {file: file.stat().st_mtime_ns for file in (tmp_path / "run").rglob("*") if file.is_file()}
+
+
+def test_only_what_is_missing_is_made_again_and_its_bytes_are_the_same(
+    lf_export: Run, recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = recipe(bench=None)
+    assert lf_export("run", path).status == 0
+    before = _digests(tmp_path / "run")
+    kept = (tmp_path / "run" / "q8" / "tiny-Q8_0.gguf").stat().st_mtime_ns
+    (tmp_path / "run" / "q4" / "tiny-Q4_K_M.gguf").unlink()
+    again = lf_export("run", path)
+    assert again.status == 0
+    assert "q8: done before, kept" in again.err
+    assert "q4: done before" not in again.err
+    assert _digests(tmp_path / "run") == before
+    assert (tmp_path / "run" / "q8" / "tiny-Q8_0.gguf").stat().st_mtime_ns == kept
+
+
+def test_a_killed_run_goes_on_and_gives_the_bytes_of_an_undisturbed_one(
+    lf_export: Run, recipe: Callable[..., Path], tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    path = recipe(bench=None)
+    command = [sys.executable, "-m", "lf_export", "run", str(path)]
+    running = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    record = tmp_path / "run" / "merged.step.json"
+    deadline = time.monotonic() + 300
+    while not record.exists() and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert record.exists()
+    assert not any((tmp_path / "run" / name).exists() for name in ARTIFACTS)
+    ended = lf_export("run", path)
+    assert ended.status == 0, ended.err
+    assert "merged: done before, kept" in ended.err
+    assert _digests(tmp_path / "run") == undisturbed["digests"]
+    assert [file for file in (tmp_path / "run").iterdir() if file.name.startswith(".")] == []
+
+
+def test_a_dry_run_says_what_it_would_do_and_touches_nothing(
+    lf_export: Run, recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    ended = lf_export("run", recipe(), "--dry-run")
+    assert ended.status == 0
+    for name in ("merged", "calibration", *ARTIFACTS, "bench"):
+        assert name in ended.out
+    assert "still to do: 6 of 6 steps" in ended.out
+    assert not (tmp_path / "run").exists()
+    facts = json.loads(lf_export("run", recipe(), "--dry-run", "--json").out)
+    assert facts["needs"]["disk"] > 0
+    assert all(step["writes_bytes"] > 0 for step in facts["steps"])
+
+
+def test_a_changed_option_makes_again_what_depends_on_it(
+    lf_export: Run, recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    one = {"q8": {"format": "gguf", "type": "Q8_0"}, "q4": {"format": "gguf", "type": "Q4_K_M"}}
+    assert lf_export("run", recipe(bench=None, quantize=one)).status == 0
+    other = one | {"q4": {"format": "gguf", "type": "Q6_K"}}
+    ended = lf_export("run", recipe(bench=None, quantize=other))
+    assert ended.status == 0
+    assert "merged: done before, kept" in ended.err
+    assert "q8: done before, kept" in ended.err
+    assert [file.name for file in (tmp_path / "run" / "q4").glob("tiny-*.gguf")] == ["tiny-Q6_K.gguf"]
+
+
+def test_a_folder_that_the_recipe_did_not_make_is_never_replaced(
+    lf_export: Run, recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    mine = tmp_path / "run" / "q8"
+    mine.mkdir(parents=True)
+    (mine / "precious.txt").write_text("mine", encoding="utf-8")
+    ended = lf_export("run", recipe())
+    assert ended.status == 3
+    assert f"{mine}: exists and was not made by this recipe" in ended.err
+    assert (mine / "precious.txt").read_text(encoding="utf-8") == "mine"
