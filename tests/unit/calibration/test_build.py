@@ -102,6 +102,9 @@ def test_tokens_that_are_not_those_of_the_digest_are_refused(options: Calibratio
     other.save(tmp_path)
     with pytest.raises(InputError, match="not those of the digest"):
         CalibrationSet.load(tmp_path)
+    replace(made, samples=(replace(first, classes=first.classes * 0), *made.samples[1:])).save(tmp_path)
+    with pytest.raises(InputError, match="not those of the digest"):
+        CalibrationSet.load(tmp_path)
 
 
 def test_a_damaged_set_is_refused(options: CalibrationOptions, tmp_path: Path) -> None:

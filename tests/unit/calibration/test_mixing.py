@@ -62,6 +62,7 @@ def test_long_samples_are_dropped_whole_by_name() -> None:
         ("too-long", "call", 101, 101),
         ("talk", "chat", 200, 0),
     ]
+    assert "fits" in {one.tokens.name for one in mix([*SOURCES, *long], share=1, max_seq_length=100).taken}
     offered = {one.tokens.name: len(one.tokens) for one in SOURCES + long}
     assert all(len(one.tokens) == offered[one.tokens.name] for one in mixed.taken)
 

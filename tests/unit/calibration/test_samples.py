@@ -110,13 +110,7 @@ def test_every_bad_line_is_told_at_once_with_its_number(tmp_path: Path) -> None:
         b'{"id": NaN}',
         b'{"id": "b", "id": "c"}',
         {"id": "d"},
-        call_record("e")
-        | {
-            "messages": [
-                user("x"),
-                {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]},
-            ]
-        },
+        call_record("e") | {"messages": [user("x"), broken]},
         call_record("f") | {"messages": two_calls},
         chat_record("g") | {"messages": two_calls},
         call_record("h") | {"tools": "x"},

@@ -92,6 +92,16 @@ def test_blocks_stay_whole_where_the_counts_allow_it() -> None:
     assert sorted(partial.values()) == [4, 6, 6, 6, 6, 6]
 
 
+def test_whole_blocks_are_taken_before_any_is_broken() -> None:
+    items = [
+        item(f"{block}-{at}", "a", block)
+        for block, size in zip("wxyz", (5, 5, 5, 2), strict=True)
+        for at in range(size)
+    ]
+    for seed in range(10):
+        assert sorted(Counter(one.block for one in stratified(items, 7, seed=seed)).values()) == [2, 5]
+
+
 def test_the_choice_is_the_same_for_the_same_seed_and_keeps_the_order() -> None:
     chosen = [one.id for one in stratified(ITEMS, 40, seed=1)]
     assert chosen == [one.id for one in stratified(ITEMS, 40, seed=1)]

@@ -191,6 +191,14 @@ def test_spaces_that_offsets_leave_out_belong_to_their_token() -> None:
         ]
 
 
+def test_a_space_that_offsets_leave_out_still_decides_what_its_token_is() -> None:
+    pieces = [Piece("a ", "prose"), Piece("b", "prompt"), Piece(" ", "prose"), Piece(" ", "prompt")]
+    plain, trimmed = (encode(pieces, merging(" b", trim_offsets=trim)) for trim in (False, True))
+    names = [TokenClass(kind).name for kind in plain.classes]
+    assert names == ["PROSE", "PROSE", "PROSE", "PROMPT"]
+    assert trimmed.classes.tolist()[:2] == plain.classes.tolist()[:2]
+
+
 def test_an_empty_conversation_has_no_tokens() -> None:
     assert len(encode([], tiny_tokenizer())) == 0
 
