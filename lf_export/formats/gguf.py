@@ -98,14 +98,17 @@ class GgufTarget:
         self._write()
         facts: ArtifactFacts = {
             "architecture": model_shape(self._checkpoint).architecture,
-            "tokenizer": {"model": self._tokenizer.model, "pre": self._tokenizer.pre},
+            "tokenizer": {
+                "model": self._tokenizer.model,
+                "pre": self._tokenizer.pre,
+                "notes": list(self._tokenizer.notes),
+            },
             "files": {},
         }
         if self.needs_moments:
             self._imatrix.save(self._out / IMATRIX_NAME, f"lf-export calibration {self._audit}")
             facts["imatrix"] = {"file": IMATRIX_NAME, "entries": len(self._imatrix)}
         for file in self._files:
-            file.close()
             facts["files"][file.path.name] = {
                 "scheme": file.scheme.name,
                 "bytes": file.path.stat().st_size,

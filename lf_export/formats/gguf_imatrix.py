@@ -57,7 +57,9 @@ class Imatrix:
         for name in sorted(self._sums):
             writer.add_tensor(f"{name}.in_sum2", self._sums[name].reshape(1, -1))
             writer.add_tensor(f"{name}.counts", self._counts[name].reshape(1, 1))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        try:
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+        finally:
+            writer.close()

@@ -24,6 +24,13 @@ _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 _SPLITS = {_LLAMA3: ("llama-bpe", True), _QWEN2: ("qwen2", False)}
 _KNOWN = "known are gpt-2, smollm (single digits, then ByteLevel), llama-bpe (Llama 3), qwen2 and SentencePiece BPE"
 
+# What Metaspace does and llama.cpp cannot: it puts a space before the text and before what follows a special token.
+_STARTS = "a text that starts with a space gets a second one in llama.cpp"
+_PREFIX_NOTES = {
+    "first": (_STARTS, "what follows a special token gets a space in llama.cpp, none in the tokenizer"),
+    "always": (_STARTS,),
+}
+
 
 class TokenType(IntEnum):
     """What a token is (enum llama_token_type)."""
@@ -52,6 +59,7 @@ class GgufTokenizer:
         add_eos: whether it ends a text with EOS.
         space_prefix: for `llama`, whether a space is put before a text.
         chat_template: the Jinja template, if there is one.
+        notes: where llama.cpp gives other token ids than the tokenizer.
     """
 
     model: str
@@ -65,6 +73,7 @@ class GgufTokenizer:
     add_eos: bool = False
     space_prefix: bool = False
     chat_template: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read_tokenizer(folder: Path, vocab_size: int) -> GgufTokenizer:
@@ -87,7 +96,7 @@ def read_tokenizer(folder: Path, vocab_size: int) -> GgufTokenizer:
         message = f"{path}: the tokenizer has ids up to {highest}, the model has {vocab_size} rows of embeddings"
         raise InputError(message, "resize the embeddings of the model, or take the tokenizer that belongs to it")
     sentencepiece = bool(model.get("byte_fallback"))
-    pre, prefix = _sentencepiece_rules(path, data) if sentencepiece else (_byte_level_rules(path, data, model), False)
+    scheme = _sentencepiece_prefix(path, data) if sentencepiece else ""
 
     tokens = [f"[PAD{index}]" for index in range(vocab_size)]
     types = [TokenType.UNUSED] * vocab_size
@@ -100,7 +109,7 @@ def read_tokenizer(folder: Path, vocab_size: int) -> GgufTokenizer:
     special = _special_ids(folder, settings, ids)
     return GgufTokenizer(
         model="llama" if sentencepiece else "gpt2",
-        pre=pre,
+        pre="default" if sentencepiece else _byte_level_rules(path, data, model),
         tokens=tuple(tokens),
         types=tuple(types),
         merges=() if sentencepiece else tuple(" ".join(map(_hide_space, pair)) for pair in merges),
@@ -108,8 +117,9 @@ def read_tokenizer(folder: Path, vocab_size: int) -> GgufTokenizer:
         special=special,
         add_bos="bos" in special and ids.get(begin or "") == special["bos"],
         add_eos="eos" in special and ids.get(end or "") == special["eos"],
-        space_prefix=prefix,
+        space_prefix=scheme not in {"", "never"},
         chat_template=_chat_template(folder, settings),
+        notes=_PREFIX_NOTES.get(scheme, ()) if sentencepiece else (),
     )
 
 
@@ -165,12 +175,12 @@ def _byte_level_rules(path: Path, data: Mapping[str, Any], model: Mapping[str, A
     return name
 
 
-def _sentencepiece_rules(path: Path, data: Mapping[str, Any]) -> tuple[str, bool]:
-    """The name of the pre-tokenizer and whether a space is put before a text."""
-    prefix, replaces = False, False
+def _sentencepiece_prefix(path: Path, data: Mapping[str, Any]) -> str:
+    """When the tokenizer puts a space before a text: `never`, `each` piece, or by a scheme of Metaspace."""
+    prefix, replaces = "never", False
     for step in _steps(data.get("normalizer"), "normalizers"):
         if step.get("type") == "Prepend" and step.get("prepend") == _SPACE:
-            prefix = True
+            prefix = "each"
         elif step.get("type") == "Replace" and step.get("pattern") == {"String": " "} and step.get("content") == _SPACE:
             replaces = True
         else:
@@ -178,11 +188,10 @@ def _sentencepiece_rules(path: Path, data: Mapping[str, Any]) -> tuple[str, bool
     for step in _steps(data.get("pre_tokenizer"), "pretokenizers"):
         if step.get("type") != "Metaspace" or step.get("split", True) or step.get("replacement", _SPACE) != _SPACE:
             raise InputError(f"{path}: the pre-tokenizer has {step}, which llama.cpp's SentencePiece does not do")
-        replaces = True
-        prefix = step.get("prepend_scheme", "always") != "never"
+        replaces, prefix = True, step.get("prepend_scheme", "always")
     if not replaces:
         raise InputError(f"{path}: a BPE with byte fallback that does not replace spaces is not SentencePiece", _KNOWN)
-    return "default", prefix
+    return prefix
 
 
 def _type_of(text: str, added: Mapping[str, Any], unknown: str | None, sentencepiece: bool) -> TokenType:

@@ -8,9 +8,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,9 @@ class GgufIdentity:
 
 
 class GgufFile:
-    """A GGUF in the making: opened with its header written, then fed by `write`, then closed.
+    """A GGUF in the making: its header is written at once, `write` appends tensors in order.
+
+    The file is open only during a call, so a target that is abandoned leaves nothing open.
 
     Args:
         path: the file, which must not exist.
@@ -49,7 +51,7 @@ class GgufFile:
         checkpoint: where the tensors are read.
         tokenizer: what goes into the metadata.
         identity: likewise.
-        threads: how many rows blocks are converted at a time; the bytes are the same for any number.
+        threads: how many blocks of rows are converted at a time; the bytes are the same for any number.
     """
 
     def __init__(
@@ -62,63 +64,40 @@ class GgufFile:
         identity: GgufIdentity,
         threads: int = 1,
     ) -> None:
-        self.path, self.scheme = path, scheme
-        self._pending = deque((tensor, kind) for tensor, kind in planned_types(plan, scheme, checkpoint))
-        self._types = Counter(kind.name for _, kind in self._pending)
-        self._threads = threads
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        _write_header(path, list(self._pending), scheme, checkpoint, tokenizer, identity)
-        self._file: BinaryIO = path.open("ab")
-        self._pad()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @property
-    def types(self) -> dict[str, int]:
-        """How many tensors the file has of each type."""
-        return dict(sorted(self._types.items()))
+        self.path, self.scheme, self._threads = path, scheme, threads
+        planned = planned_types(plan, scheme, checkpoint)
+        self._pending = deque(planned)
+        self.types = dict(sorted(Counter(kind.name for _, kind in planned).items()))
+        _write_header(path, planned, scheme, checkpoint, tokenizer, identity)
 
     def write(self, imatrix: Imatrix | None = None, *, through_layer: int | None = None) -> None:
         """Write the pending tensors in order, up to the last of `through_layer`, or all.
 
         Raises:
             InputError: a tensor is not finite, or too large for F16.
+            StepError: the importance matrix lacks a tensor.
         """
-        while self._pending:
-            tensor, kind = self._pending[0]
-            if through_layer is not None and not _is_due(tensor, through_layer):
-                return
-            importance = None
-            if imatrix is not None and kind.quantized and tensor.layer is not None:
-                importance = imatrix.importance(tensor.name)
-            for data in self._converted(tensor, kind, importance):
-                self._file.write(data.data)
-            self._pad()
-            self._pending.popleft()
+        with self.path.open("ab") as file, ThreadPoolExecutor(self._threads) as pool:
+            while self._pending:
+                tensor, kind = self._pending[0]
+                if through_layer is not None and not _is_due(tensor, through_layer):
+                    return
+                convert = partial(_convert, tensor, kind, _importance(tensor, kind, imatrix))
+                blocks = _row_blocks(tensor)
+                file.write(bytes(-file.tell() % _ALIGNMENT))
+                for data in (
+                    map(convert, blocks) if self._threads == 1 else _in_order(pool, convert, blocks, self._threads)
+                ):
+                    file.write(data.data)
+                file.write(bytes(-file.tell() % _ALIGNMENT))
+                self._pending.popleft()
 
-    def close(self) -> None:
-        """Flush and close the file, finished or not."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-        self._file.close()
 
-    def _pad(self) -> None:
-        self._file.write(bytes(-self._file.tell() % _ALIGNMENT))
-
-    def _converted(
-        self, tensor: GgufTensor, kind: GgmlType, importance: npt.NDArray[np.float32] | None
-    ) -> Iterator[npt.NDArray[Any]]:
-        def convert(rows: slice) -> npt.NDArray[Any]:
-            return _convert(tensor, rows, kind, importance)
-
-        blocks = _row_blocks(tensor)
-        return map(convert, blocks) if self._pool is None else _in_order(self._pool, convert, blocks, self._threads + 1)
+def _importance(tensor: GgufTensor, kind: GgmlType, imatrix: Imatrix | None) -> npt.NDArray[np.float32] | None:
+    """The importance for a quantized tensor of a layer; embeddings and output have none, as in llama.cpp."""
+    if imatrix is None or not kind.quantized or tensor.layer is None:
+        return None
+    return imatrix.importance(tensor.name)
 
 
 def _is_due(tensor: GgufTensor, layer: int) -> bool:
@@ -165,10 +144,12 @@ def _write_header(
         writer.add_tensor_info(
             tensor.name, tensor.shape, np.dtype(np.float32), nbytes, raw_dtype=gguf.GGMLQuantizationType(kind.id)
         )
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    writer.close()
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+    finally:
+        writer.close()
 
 
 def _add_tokenizer(writer: Any, tokenizer: GgufTokenizer) -> None:
@@ -207,7 +188,7 @@ def _row_blocks(tensor: GgufTensor) -> list[slice]:
 
 
 def _convert(
-    tensor: GgufTensor, rows: slice, kind: GgmlType, importance: npt.NDArray[np.float32] | None
+    tensor: GgufTensor, kind: GgmlType, importance: npt.NDArray[np.float32] | None, rows: slice
 ) -> npt.NDArray[Any]:
     if tensor.source is None:
         assert tensor.values is not None  # noqa: S101 - a planned tensor has one or the other
@@ -238,12 +219,15 @@ def interleave(W: torch.Tensor, head: int) -> torch.Tensor:
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, convert: Callable[[slice], npt.NDArray[Any]], blocks: Sequence[slice], ahead: int
+    pool: ThreadPoolExecutor, convert: Callable[[slice], npt.NDArray[Any]], blocks: Sequence[slice], threads: int
 ) -> Iterator[npt.NDArray[Any]]:
-    """Convert blocks in the pool and give them in order, at most `ahead` of them in memory."""
+    """Convert blocks in the pool and give them in order, at most one more than threads in memory."""
+    if threads == 1:
+        yield from map(convert, blocks)
+        return
     running: deque[Future[npt.NDArray[Any]]] = deque()
     for block in blocks:
-        if len(running) >= ahead:
+        if len(running) > threads:
             yield running.popleft().result()
         running.append(pool.submit(convert, block))
     while running:
