@@ -242,7 +242,7 @@ def _special_ids(folder: Path, settings: Mapping[str, Any], ids: Mapping[str, in
     for name, key in (("bos", "bos_token"), ("eos", "eos_token"), ("unknown", "unk_token"), ("padding", "pad_token")):
         token = settings.get(key)
         text = token.get("content") if isinstance(token, dict) else token
-        if text in ids:
+        if isinstance(text, str) and text in ids:
             special[name] = ids[text]
     # A model may end its answers with another token than the tokenizer's EOS: its generation config says so.
     generation = _load(folder / "generation_config.json", optional=True).get("eos_token_id")

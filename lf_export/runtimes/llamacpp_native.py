@@ -164,10 +164,12 @@ _ERROR_LEVEL = 4
 _log: deque[str] = deque(maxlen=200)
 
 
-@_LogCallback
 def _keep(level: int, text: bytes | None, _data: int | None) -> None:
     if level == _ERROR_LEVEL and text:
         _log.append(text.decode("utf-8", "replace").strip())
+
+
+_keep_for_c = _LogCallback(_keep)  # lives as long as the library, which calls it
 
 
 @cache
@@ -187,7 +189,7 @@ def llama() -> ctypes.CDLL:
         raise MissingError(f"xllamacpp lacks a function of llama.cpp: {error}", _install_hint()) from error
     _check(handle.llama_model_default_params(), _MODEL_DEFAULTS)
     _check(handle.llama_context_default_params(), _CONTEXT_DEFAULTS)
-    handle.llama_log_set(_keep, None)
+    handle.llama_log_set(_keep_for_c, None)
     handle.llama_backend_init()
     return handle
 
