@@ -67,11 +67,24 @@ def test_nested_parquet_rows_lose_the_nulls_that_parquet_adds(tmp_path: Path) ->
     import pyarrow.parquet as pq
 
     path = tmp_path / "rows.parquet"
-    now = {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}}
-    second = call_record("b") | {"messages": [user("Now?"), says("Noon.")], "tools": json.dumps([now])}
-    rows = [call_record("a") | {"tools": json.dumps([WEATHER])}, second]
-    pq.write_table(pa.Table.from_pylist(rows), path)
-    assert [sample.functions[0].name for sample in load_samples(path)] == ["get_weather", "now"]
+    zone = {"type": "object", "properties": {"zone": {"type": "string"}}}
+    now = {"type": "function", "function": {"name": "now", "parameters": zone}}
+    second = call_record("b") | {"messages": [user("Now?"), says("Noon.")], "tools": [now]}
+    pq.write_table(pa.Table.from_pylist([call_record("a"), second]), path)
+    first, second_read = load_samples(path)
+    assert first.functions == FUNCTIONS[:1]
+    assert second_read.functions[0].parameters == zone
+
+
+def test_conversations_may_be_json_text_in_parquet(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "rows.parquet"
+    record = call_record("a")
+    row = record | {"messages": json.dumps(record["messages"]), "tools": json.dumps([WEATHER])}
+    pq.write_table(pa.Table.from_pylist([row]), path)
+    assert load_samples(path)[0].messages == tuple(record["messages"])
 
 
 def test_parquet_without_pyarrow_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
