@@ -62,6 +62,8 @@ class Moments:
             for start in range(0, self.width, _BLOCK):
                 stop = min(start + _BLOCK, self.width)
                 self.upper[stop:, start:stop] = self.upper[start:stop, stop:].t()
+                block = self.upper[start:stop, start:stop]
+                block.copy_(block.triu() + block.triu(1).t())  # a matrix product is symmetric only up to rounding
             self._complete = True
         return self.upper
 

@@ -6,8 +6,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-def naive_gptq(W: Array, H: Array, scales: Array, zeros: Array, groups: list[int], order: list[int], damp: float, maxq: int) -> NDArray[np.int64]:  # fmt: skip
-    """Round W [out, in] with the update of algorithm 1 of arXiv:2210.17323, on a given grid [out, groups].
+def naive_gptq(
+    W: Array, H: Array, scales: Array, zeros: Array, groups: list[int], order: list[int], damp: float, maxq: int
+) -> NDArray[np.int64]:
+    """Round W [out, in] with the update of algorithm 1 of arXiv:2210.17323, on a grid [out, groups] that is given.
 
     Columns are taken in `order`; `groups[i]` is the group of column i; damping is a share of the mean of diag(H).
     """
