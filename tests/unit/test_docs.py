@@ -1,0 +1,197 @@
+"""What the pages say is so: links lead somewhere, commands parse, quoted errors and tables are the code's own."""
+
+import ast
+import contextlib
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import click
+import pytest
+
+from lf_export.cli import app
+from lf_export.formats.gguf_arch import ARCHITECTURES
+from lf_export.stats import items_for_pass
+from lf_export.walk.families import FAMILIES
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"])
+FAILURES = ROOT / "docs" / "how-to" / "read-a-failure.md"
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+_BREAKS = {"&&", "||", "|", ";", ">", ">>", "<", "&"}
+_LEAST_LETTERS = 10  # of a template's own text: fewer would match anything
+
+
+def _name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def _prose(page: Path) -> str:
+    return _FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def _anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = _HEADING.findall(_prose(page))
+    return {re.sub(r"[^\w\- ]", "", text.lower()).strip().replace(" ", "-") for text in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    broken = []
+    for target in _LINK.findall(_prose(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        if not path.exists() or (anchor and anchor not in _anchors(path)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_the_index_names_every_page() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = {(index.parent / target).resolve() for target in _LINK.findall(_prose(index)) if ":" not in target}
+    assert {page for page in (ROOT / "docs").rglob("*.md") if page != index} <= linked
+
+
+def _commands(page: Path) -> Iterator[list[str]]:
+    """The arguments of each `lf-export` that stands in a block of shell or YAML."""
+    for language, block in _FENCE.findall(page.read_text(encoding="utf-8")):
+        if language not in {"sh", "yaml"}:
+            continue
+        for line in block.replace("\\\n", " ").splitlines():
+            if not re.search(r"(^|[\s/])lf-export\s", line) or line.lstrip().startswith("docker build"):
+                continue
+            lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+            lexer.whitespace_split = True
+            words = list(lexer)
+            starts = [at for at, word in enumerate(words) if word == "lf-export" or word.endswith("/lf-export")]
+            for start in starts:
+                ends = [at for at, word in enumerate(words) if word in _BREAKS and at > start]
+                yield words[start + 1 : min(ends, default=len(words))]
+
+
+def _parses(arguments: list[str]) -> None:
+    with contextlib.suppress(click.exceptions.Exit), app.make_context("lf-export", list(arguments)) as context:
+        name, command, rest = app.resolve_command(context, [*context._protected_args, *context.args])
+        assert command is not None
+        command.make_context(name, rest, parent=context).close()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_command_line_parses(
+    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # --threads sets it where it is not set
+    for arguments in _commands(page):
+        try:
+            _parses(arguments)
+        except click.ClickException as error:
+            pytest.fail(f"lf-export {shlex.join(arguments)}: {error.format_message()}")
+    capsys.readouterr()
+
+
+def test_the_tutorial_and_the_how_tos_have_command_lines() -> None:
+    assert {_name(page) for page in PAGES if len(list(_commands(page))) >= 2} >= {
+        "docs/tutorial/quickstart.md",
+        "docs/how-to/own-model.md",
+        "docs/how-to/release-pipeline.md",
+    }
+
+
+def test_a_wrong_command_line_is_seen() -> None:
+    with pytest.raises(click.UsageError):
+        _parses(["merge", "base", "adapter", "--no-such-option", "-o", "merged"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_option_in_a_sentence_exists(page: Path) -> None:
+    """Inline code such as `--dtype bfloat16`; a command's own name before it is checked too."""
+    known = {name for command in app.commands.values() for each in command.params for name in each.opts}
+    known |= {name for command in app.commands.values() for each in command.params for name in each.secondary_opts}
+    known |= {"--help", "--version"}
+    foreign = {"--build-arg", "--where"}  # docker's, and what a recipe's script is asked
+    for code in re.findall(r"`([^`\n]+)`", _prose(page)):
+        options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", code))
+        assert options - foreign <= known, code
+        if found := re.match(r"lf-export ([a-z]+)", code):
+            assert found[1] in app.commands, code
+
+
+@cache
+def _templates() -> list[tuple[list[str], re.Pattern[str]]]:
+    """Every text in the package as a pattern, in which a field of an f-string stands for anything.
+
+    What locates a mistake may go before it, what explains it may follow in brackets.
+    """
+    found = []
+    for path in (ROOT / "lf_export").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [str(part.value) if isinstance(part, ast.Constant) else None for part in node.values]
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                parts = [node.value]
+            else:
+                continue
+            if sum(letter.isalpha() for part in parts if part for letter in part) >= _LEAST_LETTERS:
+                pattern = "".join(".*" if part is None else re.escape(part) for part in parts)
+                found.append(([part for part in parts if part], re.compile(rf"(?:.*: )?{pattern}(?: \(.*\))?")))
+    return found
+
+
+def _is_in_the_code(quote: str) -> bool:
+    # most templates fall out at once: a part of theirs is not there
+    return any(all(part in quote for part in parts) and each.fullmatch(quote) for parts, each in _templates())
+
+
+def _quotes() -> list[str]:
+    blocks = [block for language, block in _FENCE.findall(FAILURES.read_text(encoding="utf-8")) if language == "text"]
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [line.removeprefix("error: ").removeprefix("hint: ") for line in lines if "this is a bug" not in line]
+
+
+@pytest.mark.parametrize("quote", _quotes())
+def test_a_quoted_error_is_one_that_the_code_has(quote: str) -> None:
+    assert _is_in_the_code(quote)
+
+
+def test_the_line_about_a_bug_is_the_command_line_s() -> None:
+    (line,) = re.findall("^error: this is a bug.*$", FAILURES.read_text(encoding="utf-8"), re.MULTILINE)
+    shown = (ROOT / "lf_export" / "cli" / "__init__.py").read_text(encoding="utf-8")
+    assert line.replace("…", "{__version__}") in shown
+
+
+def test_an_error_that_the_code_does_not_have_is_seen() -> None:
+    quotes = ("…: existed already", "disk empty while writing …: … free", "nothing of it was left: free some space")
+    assert not [quote for quote in quotes if _is_in_the_code(quote)]
+
+
+@pytest.mark.parametrize(
+    ("page", "flips"),
+    [("docs/explanation/gate.md", [0.0]), ("docs/how-to/release-pipeline.md", [0.0, 0.01, 0.02, 0.05, 0.1])],
+)
+def test_the_tables_of_items_are_what_the_statistics_say(page: str, flips: list[float]) -> None:
+    rows = re.findall(r"^\| (\d) pp \| (.+) \|$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    written = {int(margin): [int(cell) for cell in cells.split("|")] for margin, cells in rows}
+    assert written == {points: [items_for_pass(points / 100, share) for share in flips] for points in (5, 3, 2, 1)}
+
+
+def test_the_page_on_own_models_names_what_is_known() -> None:
+    page = (ROOT / "docs" / "how-to" / "own-model.md").read_text(encoding="utf-8")
+    line = page.partition("GPTQ knows the `model_type`s ")[2].partition(". A merge")[0]
+    assert re.findall(r"[a-z]+\d?", line.partition(".")[0].replace(" and ", " ")) == list(FAMILIES)
+    assert set(re.findall(r"\w+ForCausalLM", line)) == set(ARCHITECTURES)
+
+
+def test_the_image_copies_what_is_there_and_not_ignored() -> None:
+    copied = re.findall(r"^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    names = {name for line in copied for name in line.split()}
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[:1] == "!"}
+    assert names == kept
+    assert all((ROOT / name).exists() for name in names)
