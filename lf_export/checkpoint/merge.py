@@ -11,8 +11,12 @@ Tensors that nothing touches are copied by the kernel, neighbours in one call.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import torch
@@ -24,7 +28,8 @@ from lf_export.checkpoint.header import FLOAT_DTYPES, TensorInfo
 from lf_export.checkpoint.index import INDEX_NAME, Checkpoint
 from lf_export.checkpoint.reader import DTYPE_NAMES, TORCH_DTYPES
 from lf_export.checkpoint.rows import Proof, Rows
-from lf_export.checkpoint.writer import CopyRange, Part, write_safetensors
+from lf_export.checkpoint.staging import disk_errors
+from lf_export.checkpoint.writer import CopyRange, Entry, SafetensorsFile
 from lf_export.errors import InputError
 from lf_export.progress import stage
 
@@ -40,8 +45,8 @@ DTYPES: dict[str, torch.dtype] = {
 class MergeFacts:
     """What a merge did, for the manifest.
 
-    `max_deviation` is the largest |W' - formula in float64| over sampled rows of every changed tensor, found in
-    `max_deviation_in`; `max_deviation_bound` is what rounding alone may cost there.
+    `max_deviation` is a |W' - formula in float64| over sampled rows of every changed tensor: the one that comes closest
+    to what rounding alone may cost there, `max_deviation_bound`; it was found in `max_deviation_in`.
     """
 
     files: tuple[str, ...]
@@ -96,20 +101,27 @@ def merge_checkpoint(base: Checkpoint, adapters: Sequence[Adapter], out: Path, d
     for adapter in adapters:
         check_fits(adapter, base)
     plan = _Plan(base, adapters, DTYPES[dtype] if dtype else None)
+    proof = Proof()
     written = 0
     with stage("Merging", base.nbytes, "B") as advance:
         for shard in base.shards:
-            infos = plan.shards[shard]
-            layout = [(info.name, plan.dtype_of(info), info.shape) for info in infos]
-            metadata = base.metadata.get(shard) or {"format": "pt"}
             target = out / base.relative(shard)
             target.parent.mkdir(parents=True, exist_ok=True)
-            written += write_safetensors(target, layout, plan.parts(infos, advance), metadata)
+            jobs = plan.jobs(shard)
+            metadata = base.metadata.get(shard) or {"format": "pt"}
+            with (
+                disk_errors(target),
+                closing(SafetensorsFile(target, plan.layout(shard), metadata)) as file,
+                _workers() as workers,  # ends before the file is closed, also after an error
+            ):
+                for job, found in zip(jobs, workers.map(partial(plan.run, file), jobs), strict=True):
+                    proof.take(found)
+                    advance(job.read_bytes, job.name)
+                written += file.size
     if base.index is not None:
         _write_index(base, out, plan)
     carried = copy_companions(base.root, out, None if dtype is None else lambda config: _with_dtype(config, dtype))
     licences = _adapter_licences(adapters, out)
-    proof = plan.proof
     return MergeFacts(
         files=tuple(base.relative(shard) for shard in base.shards),
         bytes_written=written,
@@ -125,8 +137,37 @@ def merge_checkpoint(base: Checkpoint, adapters: Sequence[Adapter], out: Path, d
     )
 
 
+@contextmanager
+def _workers() -> Iterator[ThreadPoolExecutor]:
+    """As many threads as torch may use, each of which computes alone.
+
+    Tensors side by side instead of one product on all cores: blocks are too small to be worth a meeting of threads, and
+    while one thread waits for the disk the other one computes.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(threads, "merge")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error no further tensor is begun
+        torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A piece of a file: one tensor that changes, or a range of neighbours that do not; `at` is its place there."""
+
+    at: int
+    name: str
+    read_bytes: int
+    copy: CopyRange | None = None
+    info: TensorInfo | None = None
+    modules: tuple[LoraModule, ...] = ()
+
+
 class _Plan:
-    """Which tensors change, which are cast, which are copied; gives the parts of a file in order."""
+    """Which tensors change, which are cast, which are copied."""
 
     def __init__(self, base: Checkpoint, adapters: Sequence[Adapter], dtype: torch.dtype | None) -> None:
         self.dtype = dtype
@@ -140,8 +181,7 @@ class _Plan:
         self.converted = sum(
             name not in self.changes and self.dtype_of(info) != info.dtype for name, info in base.tensors.items()
         )
-        self.proof = Proof()
-        self._rows = Rows()
+        self._idle: SimpleQueue[Rows] = SimpleQueue()
 
     def dtype_of(self, info: TensorInfo) -> str:
         """The dtype in which a tensor is written, as in a header."""
@@ -149,31 +189,48 @@ class _Plan:
             return info.dtype
         return DTYPE_NAMES[self.dtype]
 
-    def parts(self, infos: Sequence[TensorInfo], advance: Any) -> Iterator[Part]:
-        """The data of one file: merged blocks, cast blocks, and ranges of untouched neighbours."""
-        run: CopyRange | None = None
-        for info in infos:
-            out_dtype = self.dtype_of(info)
-            modules = self.changes.get(info.name, [])
-            if not modules and out_dtype == info.dtype:
-                if run is not None and run.start + run.nbytes == info.start:
-                    run = CopyRange(run.file, run.start, run.nbytes + info.nbytes)
-                    continue
-                if run is not None:
-                    yield run
-                    advance(run.nbytes)
-                run = CopyRange(info.file, info.start, info.nbytes)
+    def layout(self, shard: Path) -> list[Entry]:
+        """The tensors of the file that is written for `shard`, in the order of the base's data."""
+        return [(info.name, self.dtype_of(info), info.shape) for info in self.shards[shard]]
+
+    def jobs(self, shard: Path) -> list[_Job]:
+        """The pieces of the file that is written for `shard`, in order and without a gap."""
+        jobs: list[_Job] = []
+        position = 0
+        for info in self.shards[shard]:
+            modules = tuple(self.changes.get(info.name, ()))
+            if modules or self.dtype_of(info) != info.dtype:
+                jobs.append(_Job(position, info.name, info.nbytes, None, info, modules))
+                position += info.numel * TORCH_DTYPES[self.dtype_of(info)].itemsize
                 continue
-            if run is not None:
-                yield run
-                advance(run.nbytes)
-                run = None
-            for part in self._rows.of(info, modules, TORCH_DTYPES[out_dtype], self.proof):
-                yield part
-                advance(part.numel() * info.nbytes // max(1, info.numel), info.name)
-        if run is not None:
-            yield run
-            advance(run.nbytes)
+            last = jobs[-1].copy if jobs else None
+            if last is not None and last.start + last.nbytes == info.start:
+                grown = CopyRange(last.file, last.start, last.nbytes + info.nbytes)
+                jobs[-1] = replace(jobs[-1], copy=grown, read_bytes=grown.nbytes)
+            else:
+                jobs.append(_Job(position, info.name, info.nbytes, CopyRange(info.file, info.start, info.nbytes)))
+            position += info.nbytes
+        return jobs
+
+    def run(self, file: SafetensorsFile, job: _Job) -> Proof:
+        """Write one piece; what it proves about the formula."""
+        proof = Proof()
+        position = job.at
+        if job.copy is not None:
+            position += file.put(position, job.copy)
+        if job.info is not None:
+            rows = self._take_rows()
+            for part in rows.of(job.info, job.modules, TORCH_DTYPES[self.dtype_of(job.info)], proof):
+                position += file.put(position, part)
+            self._idle.put(rows)
+        file.start_writeback(job.at, position - job.at)
+        return proof
+
+    def _take_rows(self) -> Rows:
+        try:
+            return self._idle.get_nowait()
+        except Empty:
+            return Rows()
 
 
 def _write_index(base: Checkpoint, out: Path, plan: _Plan) -> None:

@@ -25,12 +25,12 @@ _SAMPLED_ROWS = 8
 
 @dataclass
 class Proof:
-    """The largest |W' - formula in float64| seen so far, relative to what rounding explains."""
+    """The difference |W' - formula in float64| that came closest to what rounding explains, and where."""
 
     deviation: float = 0.0
     bound: float = 0.0
     tensor: str = ""
-    _ratio: float = -1.0
+    ratio: float = -1.0
 
     def check(self, name: str, got: torch.Tensor, want: torch.Tensor, allowed: torch.Tensor) -> None:
         """Compare some rows of a result with the formula.
@@ -45,10 +45,16 @@ class Proof:
                 f"{name}: verification failed: merged weights are {float(off.max()):.3g} away from W + scaling * B @ A",
                 "the memory or the linear algebra library of this machine gives wrong results",
             )
-        if ratio > self._ratio:
+        if ratio > self.ratio:
             where = int((off / allowed).argmax())
-            self._ratio, self.tensor = ratio, name
+            self.ratio, self.tensor = ratio, name
             self.deviation, self.bound = float(off.view(-1)[where]), float(allowed.view(-1)[where])
+
+    def take(self, other: "Proof") -> None:
+        """Keep the other's difference if it comes closer to its bound."""
+        if other.ratio > self.ratio:
+            self.deviation, self.bound = other.deviation, other.bound
+            self.tensor, self.ratio = other.tensor, other.ratio
 
 
 class Rows:

@@ -3,9 +3,10 @@
 import ctypes
 import errno
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,11 @@ from lf_export.checkpoint.reader import DTYPE_NAMES, bytes_of
 from lf_export.checkpoint.staging import disk_errors, staging
 from lf_export.errors import InputError
 
-__all__ = ["CopyRange", "Part", "copy_range", "staging", "write_safetensors"]
+__all__ = ["CopyRange", "Entry", "Part", "SafetensorsFile", "copy_range", "staging", "write_safetensors"]
 
 _ALIGNMENT = 8
 _CHUNK = 8 << 20
-_WRITEBACK = 64 << 20
+WRITEBACK_BYTES = 64 << 20
 _SYNC_FILE_RANGE_WRITE = 2
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.ETXTBSY}
 
@@ -34,15 +35,73 @@ class CopyRange:
     nbytes: int
 
 
+Entry = tuple[str, str, Sequence[int]]
+"""A tensor of a layout: its name, its dtype as in a header, its shape."""
+
 Part = bytes | bytearray | memoryview | torch.Tensor | CopyRange
 """A piece of the data: a part of a tensor, a whole tensor, or several tensors in a row."""
 
 
+class SafetensorsFile:
+    """A safetensors file that is being written: the header at once, the data at any place, from any thread.
+
+    Args:
+        path: the file to write; it must not exist.
+        layout: (name, dtype as in a header such as "BF16", shape) of each tensor, in the order of the data.
+        metadata: the header's free-form strings.
+
+    `nbytes` is the size of the data, `size` that of the file.
+
+    Raises:
+        ValueError: the layout names a tensor twice.
+        OSError: the system cannot write.
+    """
+
+    def __init__(self, path: Path, layout: Sequence[Entry], metadata: Mapping[str, str] | None = None) -> None:
+        header, self.ends = _header(layout, metadata)
+        self.nbytes = self.ends[-1] if self.ends else 0
+        self.size = len(header) + self.nbytes
+        self._start = len(header)
+        self._out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            _write(self._out, 0, memoryview(header))
+        except BaseException:
+            self.close()
+            raise
+
+    def put(self, at: int, part: Part) -> int:
+        """Write a part at byte `at` of the data; returns its length.
+
+        Raises:
+            ValueError: it does not fit into the data.
+            InputError: a range to copy cannot be read.
+            OSError: the system cannot write.
+        """
+        nbytes = part.nbytes if isinstance(part, CopyRange | torch.Tensor | memoryview) else len(part)
+        if at + nbytes > self.nbytes:
+            raise ValueError(f"more data than the layout's {self.nbytes:,} bytes")
+        if isinstance(part, CopyRange):
+            with _source(part.file) as source:
+                copy_range(source, part.start, self._out, self._start + at, nbytes)
+        elif isinstance(part, torch.Tensor):
+            _write(self._out, self._start + at, bytes_of(part.contiguous()))
+        else:
+            _write(self._out, self._start + at, memoryview(part).cast("B"))
+        return nbytes
+
+    def start_writeback(self, at: int, nbytes: int) -> None:
+        """Ask the kernel to begin writing data to the disk, so that the sync at the end has little to wait for."""
+        call = getattr(ctypes.CDLL(None), "sync_file_range", None)
+        if call is not None:  # a wish: what comes back does not matter
+            call(self._out, ctypes.c_int64(self._start + at), ctypes.c_int64(nbytes), _SYNC_FILE_RANGE_WRITE)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._out)
+
+
 def write_safetensors(
-    path: Path,
-    layout: Sequence[tuple[str, str, Sequence[int]]],
-    parts: Iterable[Part],
-    metadata: Mapping[str, str] | None = None,
+    path: Path, layout: Sequence[Entry], parts: Iterable[Part], metadata: Mapping[str, str] | None = None
 ) -> int:
     """Write a safetensors file; returns its size in bytes.
 
@@ -57,30 +116,34 @@ def write_safetensors(
         ValueError: the parts are not what the layout says.
         StepError: the disk is full or read-only.
     """
-    header, ends = _header(layout, metadata)
-    with disk_errors(path), ExitStack() as stack:
-        out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        stack.callback(os.close, out)
-        _write(out, 0, memoryview(header))
-        data = _Data(out, len(header), layout, ends, stack)
+    with disk_errors(path), closing(SafetensorsFile(path, layout, metadata)) as file:
+        position = flushed = current = 0
         for part in parts:
-            data.append(part)
-        data.finish()
-    return len(header) + (ends[-1] if ends else 0)
+            while current < len(layout) - 1 and file.ends[current] <= position:
+                current += 1
+            if isinstance(part, torch.Tensor) and part.nbytes and layout:
+                name, dtype, _ = layout[current]
+                if DTYPE_NAMES[part.dtype] != dtype:
+                    raise ValueError(f"{name} is {dtype} in the layout, its data is {part.dtype}")
+            position += file.put(position, part)
+            if position - flushed >= WRITEBACK_BYTES:
+                file.start_writeback(flushed, position - flushed)
+                flushed = position
+        if position != file.nbytes:
+            name = next(entry[0] for entry, end in zip(layout, file.ends, strict=True) if end > position)
+            raise ValueError(f"the data ends in {name}: {position:,} bytes of {file.nbytes:,}")
+        return file.size
 
 
-def _header(
-    layout: Sequence[tuple[str, str, Sequence[int]]], metadata: Mapping[str, str] | None
-) -> tuple[bytes, list[int]]:
+def _header(layout: Sequence[Entry], metadata: Mapping[str, str] | None) -> tuple[bytes, list[int]]:
+    """The header's bytes with its length before it, and where each tensor's data ends."""
     entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     ends: list[int] = []
     position = 0
     for name, dtype, shape in layout:
         if name in entries or name == "__metadata__":
             raise ValueError(f"the layout names {name!r} twice, or it is no name for a tensor")
-        nbytes = DTYPE_BYTES[dtype]
-        for dimension in shape:
-            nbytes *= dimension
+        nbytes = DTYPE_BYTES[dtype] * math.prod(shape)
         entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + nbytes]}
         position += nbytes
         ends.append(position)
@@ -89,66 +152,16 @@ def _header(
     return len(text).to_bytes(8, "little") + text, ends
 
 
-class _Data:
-    """The data of a file that is being written: where it stands in the layout, and the sources that it copies from."""
-
-    def __init__(
-        self,
-        out: int,
-        start: int,
-        layout: Sequence[tuple[str, str, Sequence[int]]],
-        ends: Sequence[int],
-        stack: ExitStack,
-    ) -> None:
-        self._out, self._start, self._layout, self._ends, self._stack = out, start, layout, ends, stack
-        self._position = 0
-        self._flushed = 0
-        self._current = 0
-        self._sources: dict[Path, int] = {}
-
-    def append(self, part: Part) -> None:
-        """Write one part behind the last one."""
-        nbytes = part.nbytes if isinstance(part, CopyRange | torch.Tensor | memoryview) else len(part)
-        self._check(part, nbytes)
-        at = self._start + self._position
-        if isinstance(part, CopyRange):
-            copy_range(self._source(part.file), part.start, self._out, at, nbytes)
-        elif isinstance(part, torch.Tensor):
-            _write(self._out, at, bytes_of(part.contiguous()))
-        else:
-            _write(self._out, at, memoryview(part).cast("B"))
-        self._position += nbytes
-        if self._position - self._flushed >= _WRITEBACK:
-            _start_writeback(self._out, self._start + self._flushed, self._position - self._flushed)
-            self._flushed = self._position
-
-    def finish(self) -> None:
-        """Check that nothing is missing."""
-        total = self._ends[-1] if self._ends else 0
-        if self._position != total:
-            name = next(entry[0] for entry, end in zip(self._layout, self._ends, strict=True) if end > self._position)
-            raise ValueError(f"the data ends in {name}: {self._position:,} bytes of {total:,}")
-
-    def _check(self, part: Part, nbytes: int) -> None:
-        total = self._ends[-1] if self._ends else 0
-        if self._position + nbytes > total:
-            raise ValueError(f"more data than the layout's {total:,} bytes")
-        while self._current < len(self._ends) - 1 and self._ends[self._current] <= self._position:
-            self._current += 1
-        if isinstance(part, torch.Tensor):
-            name, dtype, _ = self._layout[self._current] if self._layout else ("", "", ())
-            if nbytes and DTYPE_NAMES[part.dtype] != dtype:
-                raise ValueError(f"{name} is {dtype} in the layout, its data is {part.dtype}")
-
-    def _source(self, file: Path) -> int:
-        if file not in self._sources:
-            try:
-                handle = os.open(file, os.O_RDONLY)
-            except OSError as error:
-                raise InputError(f"{file}: cannot be read: {error.strerror}") from error
-            self._stack.callback(os.close, handle)
-            self._sources[file] = handle
-        return self._sources[file]
+@contextmanager
+def _source(file: Path) -> Iterator[int]:
+    try:
+        handle = os.open(file, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _write(out: int, at: int, data: memoryview) -> None:
@@ -181,10 +194,3 @@ def copy_range(source: int, source_at: int, target: int, target_at: int, nbytes:
             raise InputError(f"a weight file was truncated while it was copied: {nbytes - done:,} bytes are missing")
         _write(target, target_at + done, buffer[:count])
         done += count
-
-
-def _start_writeback(handle: int, start: int, nbytes: int) -> None:
-    """Ask the kernel to begin writing to the disk, so that the sync at the end has little left to wait for."""
-    call = getattr(ctypes.CDLL(None), "sync_file_range", None)
-    if call is not None:  # a wish: what comes back does not matter
-        call(handle, ctypes.c_int64(start), ctypes.c_int64(nbytes), _SYNC_FILE_RANGE_WRITE)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lf_export.checkpoint.adapter import open_adapter
 from lf_export.checkpoint.index import INDEX_NAME, open_checkpoint
 from lf_export.checkpoint.merge import merge_checkpoint
 from lf_export.checkpoint.staging import staging
+from lf_export.checkpoint.writer import SafetensorsFile
 from lf_export.errors import InputError, StepError
 
 Make = Callable[..., Path]
@@ -183,3 +185,48 @@ def test_merging_imports_neither_transformers_nor_peft(make_base: Make, make_ada
         text=True,
     )
     assert (done.stderr.strip(), done.returncode) == ("", 1), done.stderr  # sys.exit("") is status 1
+
+
+def test_several_threads_write_the_same_bytes_and_leave_torch_as_it_was(make_base: Make, make_adapter: Make) -> None:
+    base, adapter = make_base(shards=2), make_adapter()
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            out, facts = merged(base, adapter, name=f"out{count}")
+            assert torch.get_num_threads() == count
+            results.append(([(out / name).read_bytes() for name in facts.files], facts))
+    finally:
+        torch.set_num_threads(threads)
+    assert results[0] == results[1]
+
+
+def test_no_thread_writes_on_after_an_error(
+    make_base: Make, make_adapter: Make, base_tensors: Tensors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = base_tensors(layers=2)
+    tensors[CHANGED[0]][0, 0] = torch.inf
+    base, adapter = make_base(tensors), make_adapter()
+    closed: list[bool] = []
+    put, close = SafetensorsFile.put, SafetensorsFile.close
+
+    def slow_put(file: SafetensorsFile, at: int, part: Any) -> int:
+        time.sleep(0.05)
+        assert not closed, "a thread wrote into a file that was closed"
+        return put(file, at, part)
+
+    def noted_close(file: SafetensorsFile) -> None:
+        closed.append(True)
+        close(file)
+
+    monkeypatch.setattr(SafetensorsFile, "put", slow_put)
+    monkeypatch.setattr(SafetensorsFile, "close", noted_close)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(InputError, match="NaN or infinite"):
+            merged(base, adapter)
+    finally:
+        torch.set_num_threads(threads)
+    assert closed == [True]
