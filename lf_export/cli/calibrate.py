@@ -68,7 +68,17 @@ def calibrate(
     from lf_export.steps.calibrate import CalibrateOptions, audit_text, calibrate_model
 
     options = CalibrateOptions(
-        model, calls, chat, dialect, call_share, num_samples, max_seq_length, seed, allow_dropped, out, overwrite
+        model=model,
+        calls=calls,
+        chat=chat,
+        dialect=dialect,
+        call_share=call_share,
+        num_samples=num_samples,
+        max_seq_length=max_seq_length,
+        seed=seed,
+        allow_dropped=allow_dropped,
+        out=out,
+        overwrite=overwrite,
     )
     with shown():
         calibration = calibrate_model(options)

@@ -55,9 +55,10 @@ def quantize(
     from lf_export.cli.progress import shown
     from lf_export.steps.quantize import quantize_model, targets_from_names
 
-    if group_size != "auto" and not group_size.lstrip("-").isdigit():
-        raise click.BadParameter("expected a number of columns, -1 or auto", param_hint="--group-size")
-    size: int | str = group_size if group_size == "auto" else int(group_size)
+    try:
+        size: int | str = group_size if group_size == "auto" else int(group_size)
+    except ValueError as error:
+        raise click.BadParameter("expected a number of columns, -1 or auto", param_hint="--group-size") from error
     targets = targets_from_names(formats, out, group_size=size, sym=sym, desc_act=desc_act)
     with shown():
         facts = quantize_model(

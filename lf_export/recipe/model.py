@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 ArtifactName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Names of artifacts are names of folders: letters, digits, dot, dash, underscore."""
 
+TokenClassName = Literal["prompt", "functions", "prose", "name", "key", "value", "punct"]
+"""Where a token stands: the last four are inside a function call."""
+
 RESERVED_NAMES = frozenset({"merged", "calibration", "bench", "report"})
 """Names of the other folders in a run."""
 
@@ -55,7 +58,10 @@ class CalibrationRecipe(_Strict):
     num_samples: int = Field(128, ge=1, description="How many conversations at the most.")
     max_seq_length: int = Field(2048, ge=16, description="Longer conversations are dropped by name, never cut.")
     allow_dropped: float = Field(0.0, ge=0, le=1, description="The share of call tokens that may be lost that way.")
-    seed: int = Field(0, ge=0)
+    weights: dict[TokenClassName, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="What a token counts in the moments, by class; 1 where it is not named."
+    )
+    seed: int = Field(0, ge=0, description="The seed of the selection.")
 
 
 class GptqTarget(_Strict):
@@ -65,7 +71,7 @@ class GptqTarget(_Strict):
     bits: Literal[4, 8] = 4
     group_size: int | Literal["auto"] = Field(
         "auto",
-        description="Columns that share a scale; -1: one scale a row; auto: the largest of 128, 64, 32 that fits.",
+        description="Columns that share a scale; -1: one scale a row; auto: the largest of 128, 64, 32, 16 that fits.",
     )
     sym: bool = Field(True, description="Symmetric grid.")
     desc_act: bool = Field(False, description="Store groups in activation order (slower at run time).")

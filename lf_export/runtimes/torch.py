@@ -3,14 +3,13 @@
 A dequantized artifact answers exactly as its integers say; its speed and memory say nothing about a deployment.
 """
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lf_export.checkpoint.index import open_checkpoint
+from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.errors import InputError
 from lf_export.quant import dequantize_stored
 from lf_export.runtimes.causal import CausalSession, load_tokenizer
@@ -31,9 +30,9 @@ def open_session(path: Path, threads: int) -> CausalSession:
     """
     torch.set_num_threads(threads)
     began = time.perf_counter()
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    quantization = config.get("quantization_config")
-    model = _dequantized(path, quantization) if quantization else _plain(path)
+    checkpoint = open_checkpoint(path)  # headers only: refuses pickles, truncated files and links that lead outside
+    quantization = checkpoint.config.get("quantization_config")
+    model = _dequantized(checkpoint, quantization) if quantization else _plain(path)
     tokenizer = load_tokenizer(path)
     return CausalSession(
         model.eval(),
@@ -48,18 +47,22 @@ def _plain(path: Path) -> Any:
     from transformers import AutoModelForCausalLM  # noqa: PLC0415 - heavy
 
     return AutoModelForCausalLM.from_pretrained(
-        path, dtype="auto", local_files_only=True, trust_remote_code=False, attn_implementation="sdpa"
+        path,
+        dtype="auto",
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        attn_implementation="sdpa",
     )
 
 
-def _dequantized(path: Path, quantization: dict[str, Any]) -> Any:
+def _dequantized(checkpoint: Checkpoint, quantization: dict[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415 - heavy
     from transformers.initialization import no_init_weights  # noqa: PLC0415 - heavy
 
     if quantization.get("quant_method") != "gptq":
         method = quantization.get("quant_method")
-        raise InputError(f"{path}: quantized by {method!r}, the torch runtime dequantizes gptq only")
-    checkpoint = open_checkpoint(path)
+        raise InputError(f"{checkpoint.root}: quantized by {method!r}, the torch runtime dequantizes gptq only")
     state: dict[str, torch.Tensor] = {}
     for tensor_name in checkpoint.tensors:
         stem, _, kind = tensor_name.rpartition(".")
@@ -68,7 +71,7 @@ def _dequantized(path: Path, quantization: dict[str, Any]) -> Any:
             state[f"{stem}.weight"] = dequantize_stored(stored, bits=int(quantization["bits"]))
         elif f"{stem}.qweight" not in checkpoint.tensors or kind == "bias":
             state[tensor_name] = checkpoint.read(tensor_name, dtype=torch.float32)
-    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(checkpoint.root, local_files_only=True, trust_remote_code=False)
     del config.quantization_config
     with no_init_weights():
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
@@ -77,5 +80,5 @@ def _dequantized(path: Path, quantization: dict[str, Any]) -> Any:
     tied = set(model.all_tied_weights_keys)
     if unexpected or set(missing) - tied:
         names = ", ".join(sorted([*unexpected, *(set(missing) - tied)])[:5])
-        raise InputError(f"{path}: its tensors are not those of a {config.model_type} model: {names}")
+        raise InputError(f"{checkpoint.root}: its tensors are not those of a {config.model_type} model: {names}")
     return model

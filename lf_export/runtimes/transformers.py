@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from lf_export.checkpoint.index import open_checkpoint
 from lf_export.errors import MissingError
 from lf_export.runtimes.causal import CausalSession, load_tokenizer
 
@@ -31,8 +32,14 @@ def open_session(path: Path, threads: int) -> CausalSession:
 
     torch.set_num_threads(threads)
     began = time.perf_counter()
+    open_checkpoint(path)  # headers only: refuses pickles, truncated files and links that lead outside
     model = AutoModelForCausalLM.from_pretrained(
-        path, dtype="auto", local_files_only=True, trust_remote_code=False, device_map="cpu"
+        path,
+        dtype="auto",
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        device_map="cpu",
     )
     return CausalSession(
         model.eval(), load_tokenizer(path), name=name, representative=True, load_seconds=time.perf_counter() - began

@@ -1,6 +1,7 @@
 """The calibrate step: conversations in, token ids with classes and weights out, and an audit of what survived."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from lf_export.checkpoint.staging import staging
 from lf_export.progress import stage
 from lf_export.provenance import manifest, write_manifest
 from lf_export.runtimes.causal import load_tokenizer
+from lf_export.shipped import shipped
 from lf_export.steps.sources import data_path
 
-_SUITES = ("calls", "no-call")
+_SUITES = tuple(str(shipped("calibration", f"suites/{name}.jsonl")) for name in ("calls", "no-call"))
 """The shipped suites: nothing that calibrates may be in them."""
 
 
@@ -29,6 +31,9 @@ class CalibrateOptions:
     max_seq_length: int = 2048
     seed: int = 0
     allow_dropped: float = 0.0
+    weights: Mapping[str, float] = field(default_factory=dict)
+    suites: tuple[str, ...] = ()
+    """Suites, beside those that ship, of which nothing may calibrate."""
     out: Path | None = None
     overwrite: bool = False
     folder: Path | None = None
@@ -46,7 +51,8 @@ def calibrate_model(options: CalibrateOptions) -> CalibrationSet:
         CalibrationOptions(
             calls=tuple(data_path(name, options.folder) for name in options.calls),
             chat=tuple(data_path(name, options.folder) for name in options.chat),
-            suites=_SUITES,
+            suites=tuple(dict.fromkeys((*_SUITES, *(str(data_path(name, options.folder)) for name in options.suites)))),
+            weights=options.weights,
             dialect=options.dialect,
             share=options.call_share,
             num_samples=options.num_samples,

@@ -61,9 +61,19 @@ def is_ours(output: Path) -> bool:
     return record_path(output).is_file()
 
 
+def claim(output: Path, digest: str) -> None:
+    """Say, before `output` appears, that a step of ours makes it: a run killed in between may replace it."""
+    _write(output, {"digest": digest, "output": None})
+
+
 def record(output: Path, digest: str) -> None:
-    """Say that `output` is finished; written to a temporary name first, so that a record is whole or absent."""
+    """Say that `output` is finished."""
+    _write(output, {"digest": digest, "output": fingerprint(output)})
+
+
+def _write(output: Path, value: Mapping[str, Any]) -> None:
+    """Written to a temporary name first, so that a record is whole or absent."""
     path = record_path(output)
     staged = path.with_name(f".{path.name}.staging")
-    staged.write_text(json.dumps({"digest": digest, "output": fingerprint(output)}, indent=1) + "\n", encoding="utf-8")
+    staged.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     staged.replace(path)

@@ -17,7 +17,7 @@ from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
 from lf_export.steps.merge import MergeOptions, merge_model
 from lf_export.steps.plan import Step, as_facts, bytes_text, table, totals
 from lf_export.steps.quantize import TargetPlan, check_targets, quantize_targets
-from lf_export.steps.record import fingerprint, is_done, is_ours, record, step_digest
+from lf_export.steps.record import claim, fingerprint, is_done, is_ours, record, step_digest
 from lf_export.steps.sources import base_path, data_path
 
 MERGED, CALIBRATION, BENCH = "merged", "calibration", "bench"
@@ -75,6 +75,8 @@ def run_recipe(path: Path, threads: int | None) -> RunOutcome:
     for step in steps.values():
         if step.done:
             say(f"{step.name}: done before, kept")
+        else:
+            claim(step.output, step.digest)
     if not steps[MERGED].done:
         _merge(inputs, steps[MERGED])
     if not steps[CALIBRATION].done:
@@ -93,7 +95,7 @@ def run_recipe(path: Path, threads: int | None) -> RunOutcome:
 def _merge(inputs: _Inputs, step: Step) -> None:
     dtype = inputs.recipe.merge.dtype
     base = _known_base(inputs)
-    merge_model(MergeOptions(base, inputs.adapters, step.output, dtype, is_ours(step.output), inputs.threads))
+    merge_model(MergeOptions(base, inputs.adapters, step.output, dtype, overwrite=True, threads=inputs.threads))
     record(step.output, step.digest)
 
 
@@ -130,6 +132,7 @@ def _bench(inputs: _Inputs, step: Step) -> BenchOutcome:
         enforce=None if recipe.gate.enforce is None else tuple(recipe.gate.enforce),
         seed=recipe.bench.seed,
         threads=inputs.threads,
+        name=recipe.name,
     )
     if step.done:
         return BenchOutcome.read(step.output)
@@ -146,9 +149,9 @@ def _inputs(path: Path, threads: int | None, *, prepare: bool) -> _Inputs:
     problems = [
         f"{path}: adapters[{n}]: {each}: no such folder" for n, each in enumerate(adapters) if not each.is_dir()
     ]
-    names = [*recipe.calibration.calls, *recipe.calibration.chat]
+    names = [*recipe.calibration.calls, *recipe.calibration.chat, *_judging(recipe)]
     if recipe.bench is not None:
-        names += [recipe.bench.calls.path, recipe.bench.no_call.path, recipe.bench.chat.path]
+        names.append(recipe.bench.chat.path)
     for name in names:
         try:
             data_path(name, folder)
@@ -158,6 +161,11 @@ def _inputs(path: Path, threads: int | None, *, prepare: bool) -> _Inputs:
         raise InputError.of(problems)
     base = base_path(recipe.base, folder, prepare=prepare)
     return _Inputs(recipe, folder, base, adapters, Path(recipe.output), estimate.threads(threads or recipe.threads))
+
+
+def _judging(recipe: Recipe) -> list[str]:
+    """The suites that judge calls: nothing of them may calibrate."""
+    return [] if recipe.bench is None else [recipe.bench.calls.path, recipe.bench.no_call.path]
 
 
 def _known_base(inputs: _Inputs) -> Path:
@@ -174,9 +182,8 @@ def _steps(inputs: _Inputs) -> list[Step]:
         open_adapter(adapter)
     files = [fingerprint(path) for path in ([inputs.base] if inputs.base else []) + list(inputs.adapters)]
     merge_digest = step_digest("merge", recipe.merge.model_dump(), [str(inputs.base), files])
-    data = [
-        fingerprint(data_path(name, inputs.folder)) for name in (*recipe.calibration.calls, *recipe.calibration.chat)
-    ]
+    named = (*recipe.calibration.calls, *recipe.calibration.chat, *_judging(recipe))
+    data = [fingerprint(data_path(name, inputs.folder)) for name in named]
     calibrate_digest = step_digest("calibrate", recipe.calibration.model_dump(), [merge_digest, data])
     steps = [
         _step(MERGED, output / MERGED, merge_digest, estimate.merge(base, recipe.merge.dtype)),
@@ -224,8 +231,12 @@ def _calibrate_options(inputs: _Inputs, out: Path) -> CalibrateOptions:
         max_seq_length=wanted.max_seq_length,
         seed=wanted.seed,
         allow_dropped=wanted.allow_dropped,
+        weights=dict(wanted.weights),
+        suites=()
+        if inputs.recipe.bench is None
+        else (inputs.recipe.bench.calls.path, inputs.recipe.bench.no_call.path),
         out=out,
-        overwrite=is_ours(out),
+        overwrite=True,
         folder=inputs.folder,
     )
 
