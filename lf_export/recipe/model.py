@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 ArtifactName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Names of artifacts are names of folders: letters, digits, dot, dash, underscore."""
 
-TokenClassName = Literal["prompt", "functions", "prose", "name", "key", "value", "punct"]
+TokenClassName = Annotated[str, StringConstraints(pattern=r"^(prompt|functions|prose|name|key|value|punct)$")]
 """Where a token stands: the last four are inside a function call."""
 
 RESERVED_NAMES = frozenset({"merged", "calibration", "bench", "report"})
