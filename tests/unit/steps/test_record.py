@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lf_export.steps.record import fingerprint, is_done, is_ours, record, step_digest
+from lf_export.steps.record import claim, fingerprint, is_done, is_ours, record, step_digest
 
 
 @pytest.fixture
@@ -63,3 +63,9 @@ def test_a_digest_depends_on_every_part() -> None:
         step_digest("merge", {}, ["x"]),
     }
     assert len(digests) == 4
+
+
+def test_a_claimed_output_is_ours_but_not_done(output: Path) -> None:
+    claim(output, "d")
+    assert is_ours(output)
+    assert not is_done(output, "d")
