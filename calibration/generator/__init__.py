@@ -1,0 +1,1 @@
+"""Conversations from hand-written seeds: see `calibration/generate.py`."""

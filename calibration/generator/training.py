@@ -1,0 +1,119 @@
+"""Groups of training conversations: several branches behind one block of functions, with fresh values each time."""
+
+import random
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from generator.blocks import can, converse, distractors
+from generator.conversations import Conversation, Message, clarify, exchange, no_function_fits, tool
+from generator.seeds import Function, Split
+
+# Shares of the branches behind a block.
+BRANCHES = {
+    "call": 0.48,
+    "parallel": 0.07,
+    "multi_turn": 0.08,
+    "clarify": 0.12,
+    "no_function_fits": 0.15,
+    "chat": 0.10,
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Conversations that share their tools (none for chat)."""
+
+    tools: list[dict[str, Any]]
+    branches: list[tuple[str, list[Message]]]
+
+
+def training_group(split: Split, chat: list[dict[str, Any]], rng: random.Random, branches: int = 8) -> Group:
+    """One group; every twelfth or so is chat without functions."""
+    if chat and rng.random() < 0.08:
+        rows = rng.sample(chat, min(3, len(chat)))
+        return Group([], [("plain_chat", row["messages"]) for row in rows if row["messages"][0]["role"] != "system"])
+    first = rng.choice(split.functions)
+    size = rng.choices([2, 3, 4, 5, 6], [4, 5, 4, 2, 1])[0]
+    shown = distractors([first], size, split, rng, same_domain=rng.random() < 0.45)
+    made: list[tuple[str, list[Message]]] = []
+    while len(made) < branches:
+        category = rng.choices(list(BRANCHES), list(BRANCHES.values()))[0]
+        conversation = _branch(category, shown, split, rng)
+        if conversation is not None:
+            made.append((category, conversation.messages))
+    tools = [tool(function) for function in shown]
+    return _vary(Group(tools, made), rng)
+
+
+def _branch(category: str, shown: list[Function], split: Split, rng: random.Random) -> Conversation | None:
+    if category == "chat":
+        return exchange(rng.choice(split.no_call))
+    if category == "no_function_fits":
+        domains = {function.domain for function in shown}
+        absent = [function for function in split.functions if function.domain not in domains]
+        return no_function_fits(rng.choice(absent), split, rng)
+    able = [function for function in shown if can(function, category)]
+    if not able:
+        return None
+    function = rng.choice(able)
+    if category == "clarify":
+        return clarify(function, rng)
+    end = "call" if rng.random() < 0.6 else "prose"
+    return converse(category, function, shown, split, rng, end=end)
+
+
+def _vary(group: Group, rng: random.Random) -> Group:
+    """Show the same functions in other clothes, so that names are read from the block and not remembered."""
+    names: dict[str, str] = {}
+    tools = []
+    keys: dict[str, dict[str, str]] = {}
+    style = rng.random()
+    bare = rng.random() < 0.15
+    for row in group.tools:
+        function = row["function"]
+        old = function["name"]
+        names[old] = _rename(old, style)
+        properties = function["parameters"]["properties"]
+        order = list(properties)
+        if rng.random() < 0.3:
+            rng.shuffle(order)
+        keys[old] = {key: _rename(key, style) for key in order}  # a call's arguments come in the order shown
+        required = [keys[old][key] for key in order if key in function["parameters"]["required"]]
+        shown = {keys[old][key]: _bare(properties[key]) if bare else properties[key] for key in order}
+        parameters = {"type": "object", "properties": shown, "required": required}
+        described = {"name": names[old], "description": function["description"], "parameters": parameters}
+        tools.append({"type": "function", "function": described})
+    branches = [(category, [_renamed(message, names, keys) for message in messages])
+                for category, messages in group.branches]
+    return Group(tools, branches)
+
+
+def _rename(name: str, style: float) -> str:
+    if style < 0.25:
+        head, *tail = name.split("_")
+        return head + "".join(word[:1].upper() + word[1:] for word in tail)
+    if style < 0.5:
+        return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", name).lower()
+    return name
+
+
+def _bare(schema: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key != "description"}
+
+
+def _renamed(message: Message, names: dict[str, str], keys: dict[str, dict[str, str]]) -> Message:
+    import json
+
+    if message["role"] == "tool":
+        return {**message, "name": names[message["name"]]}
+    if "tool_calls" not in message:
+        return message
+    calls = []
+    for call in message["tool_calls"]:
+        name = call["function"]["name"]
+        arguments = json.loads(call["function"]["arguments"])
+        order = list(keys[name])
+        renamed = {keys[name][key]: arguments[key] for key in order if key in arguments}
+        calls.append({**call, "function": {"name": names[name], "arguments": json.dumps(renamed, ensure_ascii=False)}})
+    return {**message, "tool_calls": calls}
