@@ -39,16 +39,22 @@ def shown() -> Iterator[None]:
             yield
 
 
+def _readable(unit: str) -> tuple[float, str]:
+    """What to divide by, and the unit that is shown: bytes are shown as megabytes."""
+    return (1e6, "MB") if unit == "B" else (1, unit)
+
+
 class _Bar:
     """One bar."""
 
-    def __init__(self, bars: Any, task: Any) -> None:
+    def __init__(self, bars: Any, title: str, total: float, unit: str) -> None:
+        self.scale, shown_unit = _readable(unit)
         self.bars = bars
-        self.task = task
+        self.task = bars.add_task(title, total=round(total / self.scale), unit=shown_unit, note="")
 
     def advance(self, amount: float = 1, note: str = "") -> None:
         """Move the bar."""
-        self.bars.update(self.task, advance=amount, **({"note": note} if note else {}))
+        self.bars.update(self.task, advance=amount / self.scale, **({"note": note} if note else {}))
 
 
 class _Bars:
@@ -59,7 +65,7 @@ class _Bars:
 
     def start(self, title: str, total: float, unit: str) -> Stage:
         """Add a bar."""
-        return _Bar(self._bars, self._bars.add_task(title, total=total, unit=unit, note=""))
+        return _Bar(self._bars, title, total, unit)
 
     def finish(self, stage: Stage) -> None:
         """Leave the bar where it stands, and stop its clock."""
@@ -76,20 +82,20 @@ class _Line:
 
     def __init__(self, title: str, total: float, unit: str) -> None:
         self.title = title
-        self.total = total
-        self.unit = unit
+        self.scale, self.unit = _readable(unit)
+        self.total = total / self.scale
         self.done = 0.0
         self.note = ""
         self.began = self.printed = time.monotonic()
-        _print(f"{title}: {total:g} {unit}")
+        _print(f"{title}: {self.total:.4g} {self.unit}")
 
     def advance(self, amount: float = 1, note: str = "") -> None:
         """Count; print at most every fifteen seconds."""
-        self.done += amount
+        self.done += amount / self.scale
         self.note = note or self.note
         if time.monotonic() - self.printed >= _LINE_EVERY_SECONDS:
             self.printed = time.monotonic()
-            _print(f"{self.title}: {self.done:g} of {self.total:g} {self.unit} {self.note}".rstrip())
+            _print(f"{self.title}: {self.done:.4g} of {self.total:.4g} {self.unit} {self.note}".rstrip())
 
 
 class _Lines:
@@ -103,7 +109,7 @@ class _Lines:
         """Print what ended, and how long it took."""
         if isinstance(stage, _Line):
             took = time.monotonic() - stage.began
-            _print(f"{stage.title}: {stage.done:g} of {stage.total:g} {stage.unit}, {took:.1f} s")
+            _print(f"{stage.title}: {stage.done:.4g} of {stage.total:.4g} {stage.unit}, {took:.1f} s")
 
     def say(self, line: str) -> None:
         """Print it."""
