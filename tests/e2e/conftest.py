@@ -127,7 +127,7 @@ def recipe(project: Path, tmp_path: Path) -> Callable[..., Path]:
             **changes,
         }
         path = project / f"{tmp_path.name}.yaml"
-        path.write_text(yaml.safe_dump(value), encoding="utf-8")
+        path.write_text(yaml.safe_dump(value, sort_keys=False), encoding="utf-8")
         return path
 
     return write
