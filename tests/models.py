@@ -79,7 +79,7 @@ def tiny_model(
     tokenizer: bool = True,
     **overrides: Any,
 ) -> Path:
-    """Save a tiny random model (with larger than usual weights, so that it answers differently) to `folder`."""
+    """Save a tiny random model (with larger than usual weights, so that it answers differently)."""
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
@@ -97,7 +97,7 @@ def tiny_model(
 
 
 def tiny_adapter(folder: Path, base: Path, *, seed: int = 1, merged: bool = False, **config: Any) -> Path:
-    """Save a PEFT LoRA over `base` with random A and B to `folder`; with `merged`, PEFT's own merge to `folder/merged`."""
+    """Save a PEFT LoRA over `base` with random A and B; with `merged`, also PEFT's merge."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 

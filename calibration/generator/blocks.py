@@ -1,5 +1,6 @@
 """Functions blocks: which functions a conversation shows, and the files of conversations built on them."""
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,12 +10,12 @@ from generator.conversations import (
     TRAITS,
     Conversation,
     clarify,
-    exchange,
     multi_turn,
     no_function_fits,
     parallel,
     single,
     tool,
+    traits,
 )
 from generator.seeds import Function, Split
 
@@ -51,7 +52,7 @@ def can(function: Function, category: str) -> bool:
     if category == "multi_turn":
         return function.result is not None and function.answer is not None
     if category in {"single", "one_of_several"}:
-        return single(function, _Anything(), random.Random(0), "plain") is not None  # noqa: S311
+        return single(function, _Anything(), random.Random(0), "plain") is not None
     if category in TRAITS:
         return any(category in _traits(function, template) for template in function.phrasings)
     return True
@@ -107,7 +108,7 @@ def record(name: str, category: str, conversation: Conversation, shown: Sequence
 
 def calibration_calls(split: Split, quotas: dict[str, int], seed: int) -> list[Record]:
     """Conversations about functions, each with a block of its own, by category."""
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     supply = Supply(split, rng)
     rows: list[Record] = []
     for category, count in quotas.items():
@@ -136,14 +137,10 @@ def calibration_calls(split: Split, quotas: dict[str, int], seed: int) -> list[R
 
 
 def _traits(function: Function, template: str) -> set[str]:
-    from generator.conversations import traits
-
     return traits(function, template)
 
 
 def _length(function: Function) -> int:
-    import json
-
     return len(json.dumps(tool(function), separators=(",", ":")))
 
 

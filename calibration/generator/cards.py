@@ -8,28 +8,36 @@ from generator.blocks import Record
 ABOUT = {
     "calls.jsonl": (
         "Function-call conversations for calibration",
-        "Drawn from `seeds/train/`: hand-written functions and phrasings, filled with values from hand-written pools. "
-        "Each conversation shows two to six functions. The quickstart's adapter was trained on the same seeds, with "
-        "other values.",
+        (
+            "Drawn from `seeds/train/`: hand-written functions and phrasings, filled with values from hand-"
+            "written pools. Each conversation shows two to six functions. The quickstart's adapter was trained on"
+            " the same seeds, with other values."
+        ),
     ),
     "chat.jsonl": (
         "Chat conversations for calibration",
-        "Hand-written in `seeds/chat/`: explaining, rewriting, lists, code, arithmetic, small talk.",
+        ("Hand-written in `seeds/chat/`: explaining, rewriting, lists, code, arithmetic, small talk."),
     ),
     "suites/calls.jsonl": (
         "Evaluation suite: requests that need a call",
-        "Drawn from `seeds/eval/`, whose functions, phrasings and most values are in no training or calibration file "
-        "(a test proves it by hash). The last message is the reference. Items with the same `block` show the same "
-        "functions in the same order, also across `no-call.jsonl`, so that they can share a prefill.",
+        (
+            "Drawn from `seeds/eval/`, whose functions, phrasings and most values are in no training or "
+            "calibration file (a test proves it by hash). The last message is the reference. Items with the same "
+            "`block` show the same functions in the same order, also across `no-call.jsonl`, so that they can "
+            "share a prefill."
+        ),
     ),
     "suites/no-call.jsonl": (
         "Evaluation suite: requests that need prose",
-        "On the blocks of `calls.jsonl`: a request for a function that is not shown, a request that lacks a required "
-        "argument, and chat. Any well-formed prose is a correct abstention; the last message is one of many good answers.",
+        (
+            "On the blocks of `calls.jsonl`: a request for a function that is not shown, a request that lacks a "
+            "required argument, and chat. Any well-formed prose is a correct abstention; the last message is one "
+            "of many good answers."
+        ),
     ),
     "suites/chat.jsonl": (
         "Evaluation suite: chat text for perplexity",
-        "Hand-written in `seeds/chat/eval*.yaml`; no conversation is in `chat.jsonl`.",
+        ("Hand-written in `seeds/chat/eval*.yaml`; no conversation is in `chat.jsonl`."),
     ),
 }
 

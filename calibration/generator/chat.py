@@ -12,8 +12,8 @@ def chat_records(conversations: list[dict[str, Any]]) -> list[Record]:
         {
             "id": row["id"],
             "category": row["category"],
-            "phrasings": [phrasing_hash(message["content"]) for message in row["messages"] if message["role"] == "user"],
-            "messages": [{"role": message["role"], "content": message["content"].strip()} for message in row["messages"]],
+            "phrasings": [phrasing_hash(each["content"]) for each in row["messages"] if each["role"] == "user"],
+            "messages": [{"role": each["role"], "content": each["content"].strip()} for each in row["messages"]],
         }
         for row in conversations
     ]

@@ -168,9 +168,7 @@ def multi_turn(
 def _second(
     request: Request, function: Function, other: Function | None, pools: Pools, rng: random.Random
 ) -> Request | None:
-    follows = function.followup is not None and all(
-        name in request.spoken for name, _ in slots(function.followup)
-    )
+    follows = function.followup is not None and all(name in request.spoken for name, _ in slots(function.followup))
     if follows and function.followup is not None and (other is None or rng.random() < 0.6):
         return ask_again(request, function.followup, pools, rng)
     return None if other is None else ask(other, rng.choice(other.phrasings), pools, rng)

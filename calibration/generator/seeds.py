@@ -1,4 +1,4 @@
-"""Read and check the hand-written seeds: functions with phrasings, pools of values, requests that no function serves."""
+"""Read and check the hand-written seeds: functions with phrasings, pools of values, requests without a function."""
 
 import hashlib
 import re

@@ -1,5 +1,6 @@
 """Groups of training conversations: several branches behind one block of functions, with fresh values each time."""
 
+import json
 import random
 import re
 from dataclasses import dataclass
@@ -84,8 +85,9 @@ def _vary(group: Group, rng: random.Random) -> Group:
         parameters = {"type": "object", "properties": shown, "required": required}
         described = {"name": names[old], "description": function["description"], "parameters": parameters}
         tools.append({"type": "function", "function": described})
-    branches = [(category, [_renamed(message, names, keys) for message in messages])
-                for category, messages in group.branches]
+    branches = [
+        (category, [_renamed(message, names, keys) for message in messages]) for category, messages in group.branches
+    ]
     return Group(tools, branches)
 
 
@@ -103,8 +105,6 @@ def _bare(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(message: Message, names: dict[str, str], keys: dict[str, dict[str, str]]) -> Message:
-    import json
-
     if message["role"] == "tool":
         return {**message, "name": names[message["name"]]}
     if "tool_calls" not in message:

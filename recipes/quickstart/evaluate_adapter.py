@@ -56,7 +56,7 @@ def answer(model: Any, prompts: list[list[list[int]]], end: int, most: int) -> l
     model.model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache)
     cache.reorder_cache(rows)
     mask = mask[rows]
-    tails = [prompt[heads[row]:] for prompt, row in zip(flat, rows.tolist(), strict=True)]
+    tails = [prompt[heads[row] :] for prompt, row in zip(flat, rows.tolist(), strict=True)]
     longest = max(map(len, tails))
     ids = torch.tensor([tail + [end] * (longest - len(tail)) for tail in tails])
     mask = torch.cat([mask, torch.tensor([[1] * len(tail) + [0] * (longest - len(tail)) for tail in tails])], 1)
@@ -125,7 +125,8 @@ def main() -> None:
                 left -= 1
                 asked = item["messages"][-2]["content"]
                 wanted = _reference(item, functions, dialect)
-                print(f"[{item['id']} {item['category']} {','.join(outcome.errors)}]\n  {asked}\n  + {wanted}\n  - {text}")
+                what = f"{item['id']} {item['category']} {','.join(outcome.errors)}"
+                print(f"[{what}]\n  {asked}\n  + {wanted}\n  - {text}")
     _table(right, names)
 
 

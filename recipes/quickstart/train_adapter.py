@@ -234,7 +234,7 @@ def _start_workers(count: int) -> None:
             for number in range(count)
         ]
         try:
-            failed = any([process.wait() for process in running])
+            failed = any(process.wait() for process in running)
         finally:
             for process in running:
                 process.kill()
