@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.errors import InputError
 from lf_export.formats.base import ArtifactFacts, Format, FormatOptions
-from lf_export.formats.gguf_arch import GgufTensor, model_shape, plan_tensors
+from lf_export.formats.gguf_arch import GgufTensor, model_shape, plan_tensors, window_notes
 from lf_export.formats.gguf_imatrix import Imatrix
 from lf_export.formats.gguf_tokenizer import read_tokenizer
 from lf_export.formats.gguf_types import SCHEMES, GgufScheme
@@ -98,11 +98,8 @@ class GgufTarget:
         self._write()
         facts: ArtifactFacts = {
             "architecture": model_shape(self._checkpoint).architecture,
-            "tokenizer": {
-                "model": self._tokenizer.model,
-                "pre": self._tokenizer.pre,
-                "notes": list(self._tokenizer.notes),
-            },
+            "tokenizer": {"model": self._tokenizer.model, "pre": self._tokenizer.pre},
+            "notes": [*self._tokenizer.notes, *window_notes(self._checkpoint.config)],
             "files": {},
         }
         if self.needs_moments:

@@ -208,6 +208,14 @@ def rope_factors(config: Mapping[str, Any]) -> npt.NDArray[np.float32] | None:
     return np.array(factors, np.float32)
 
 
+def window_notes(config: Mapping[str, Any]) -> list[str]:
+    """Where llama.cpp attends to more than the model does: it has no sliding window for these architectures."""
+    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+    if window is None or window >= config["max_position_embeddings"]:
+        return []
+    return [f"beyond {window} tokens llama.cpp attends to the whole text, the model to a sliding window"]
+
+
 def add_metadata(writer: Any, checkpoint: Checkpoint) -> None:
     """Write the hyperparameters that llama.cpp reads for the architecture to `writer`, a GGUFWriter.
 

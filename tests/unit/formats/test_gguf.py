@@ -272,6 +272,20 @@ def test_memory_holds_blocks_not_the_model(tmp_path: Path, monkeypatch: pytest.M
     assert largest <= 96 * 32
 
 
+def test_a_sliding_window_that_llama_cpp_does_not_have_is_noted(model: Path, tmp_path: Path) -> None:
+    assert write(model, tmp_path / "none", "Q8_0")["notes"] == []
+    folder = altered(model, tmp_path / "window", config={"sliding_window": 128})
+    (note,) = write(folder, tmp_path / "out", "Q8_0")["notes"]
+    assert note.startswith("beyond 128 tokens")
+
+
+def test_the_size_of_a_model_without_a_tokenizer_is_refused(model: Path, tmp_path: Path) -> None:
+    folder = altered(model, tmp_path / "bad")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"no tokenizer\.json"):
+        FORMAT.size(open_checkpoint(folder), GgufOptions())
+
+
 def open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
