@@ -80,7 +80,7 @@ def test_shards_in_a_subfolder_stay_there(make_base: Make, make_adapter: Make) -
 
 
 def test_tensors_of_a_shard_that_the_index_does_not_name_are_left_out(make_base: Make, base_tensors: Tensors) -> None:
-    extra = "model.layers.0.a_leftover.weight"  # in its file between two tensors that are copied
+    extra = "model.layers.0.z_leftover.weight"  # in its file between two tensors that are copied
     tensors = {**base_tensors(), extra: torch.full((4,), 7.0).bfloat16()}
     base = make_base(tensors, shards=2)
     index = json.loads((base / INDEX_NAME).read_text(encoding="utf-8"))
