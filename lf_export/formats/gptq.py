@@ -77,7 +77,7 @@ class GptqTarget:
         self._scheme = _scheme_of(checkpoint, options)
         self._family = family_of(checkpoint.config)
         self._linears = set(_linears(checkpoint))
-        self._solutions: dict[str, Solution] = {}
+        self._linear_facts: dict[str, dict[str, Any]] = {}
         self._shards = Shards(out, list(_entries(checkpoint, self._scheme)))
 
     def layer(self, view: LayerView) -> None:
@@ -94,14 +94,11 @@ class GptqTarget:
         Raises:
             StepError: the layers' error is not below that of rounding to nearest, or the disk is full.
         """
-        error = sum(solution.error for solution in self._solutions.values())
-        rtn_error = sum(solution.rtn_error for solution in self._solutions.values())
-        if not error < rtn_error:
+        if not any(facts["method"] == "gptq" for facts in self._linear_facts.values()):
             self._shards.close()
-            reasons = {solution.reason for solution in self._solutions.values()}
+            reasons = [f"{name}: {facts['reason']}" for name, facts in self._linear_facts.items()]
             raise StepError(
-                f"{self._out.name}: the calibrated error is not below that of rounding to nearest in any linear "
-                f"({'; '.join(sorted(reason for reason in reasons if reason)[:3])})",
+                f"calibration beat rounding to nearest in no linear ({'; '.join(reasons[:3])})",
                 "give more calibration conversations, of the kind that the model will see",
             )
         for name, info in self._checkpoint.tensors.items():
@@ -118,7 +115,7 @@ class GptqTarget:
     def _write(self, module: str, solution: Solution) -> None:
         if solution.reason:
             say(f"{module}: rounded to nearest: {solution.reason}")
-        self._solutions[module] = solution
+        self._linear_facts[module] = _linear_facts(solution)
         for part, tensor in pack(solution.quantized).items():
             self._shards.put(f"{module}.{part}", tensor)
 
@@ -141,7 +138,7 @@ class GptqTarget:
 
     def _facts(self) -> ArtifactFacts:
         scheme = self._scheme
-        fallbacks = {name: s.reason for name, s in self._solutions.items() if s.method == "rtn"}
+        linears = self._linear_facts
         return {
             "format": "gptq",
             "scheme": f"W{scheme.bits}A16",
@@ -154,11 +151,10 @@ class GptqTarget:
                 "clip_search": scheme.clip_search,
                 "damp_percent": scheme.damp_percent,
             },
-            "error": _rounded(sum(s.error for s in self._solutions.values()) / len(self._solutions)),
-            "rtn_error": _rounded(sum(s.rtn_error for s in self._solutions.values()) / len(self._solutions)),
-            "judged_on": sorted({s.judged_on for s in self._solutions.values()}),
-            "fallbacks": fallbacks,
-            "linears": {name: _linear_facts(solution) for name, solution in self._solutions.items()},
+            "error": _rounded(sum(facts["error"] for facts in linears.values()) / len(linears)),
+            "rtn_error": _rounded(sum(facts["rtn_error"] for facts in linears.values()) / len(linears)),
+            "fallbacks": {name: facts["reason"] for name, facts in linears.items() if facts["method"] == "rtn"},
+            "linears": linears,
         }
 
 
@@ -167,6 +163,7 @@ def _linear_facts(solution: Solution) -> dict[str, Any]:
         "method": solution.method,
         "error": _rounded(solution.error),
         "rtn_error": _rounded(solution.rtn_error),
+        "judged_on": solution.judged_on,
     }
     if solution.damp is not None:
         facts["damp_percent"] = solution.damp

@@ -56,7 +56,8 @@ class Factor:
     Attributes:
         order: the order in which columns are rounded, [n].
         lower: Uᵀ in that order, [n, n] fp32: row k holds what column k takes from the columns before it.
-        importance: diag(H), [n], in the weight's own order.
+        importance: how much an error in each column costs, [n], in the weight's own order: the geometric mean of its
+            diag(H), what the error costs alone, and its D, what it costs when all later columns make up for it.
         damp: the damping that it took, as a share of the mean of diag(H).
         dead: inputs that were zero on every token; their columns are rounded to nearest and touch no other.
     """
@@ -68,8 +69,13 @@ class Factor:
     dead: int
 
 
-def factorize(H: torch.Tensor, scheme: Scheme) -> Factor:
+def factorize(H: torch.Tensor, scheme: Scheme, shrinkage: float = 0.0) -> Factor:
     """Order, damp and factor H [n, n].
+
+    Args:
+        H: the second moment of the input.
+        scheme: damping and order.
+        shrinkage: a share of diag(H) that is added to it: how much the correlations are distrusted.
 
     Raises:
         NotPositiveError: no damping up to 1000 times `damp_percent` makes H positive definite.
@@ -85,15 +91,17 @@ def factorize(H: torch.Tensor, scheme: Scheme) -> Factor:
     # H reversed = L Lᵀ makes H = R Rᵀ with R upper, so R = (I + U) √D without an inverse.
     backward = order.flip(0)
     reversed_H = H[backward][:, backward]
-    reversed_diagonal = diagonal[backward].masked_fill(dead[backward], mean or 1.0)
+    reversed_diagonal = diagonal[backward].masked_fill(dead[backward], mean or 1.0) * (1 + shrinkage)
     damp = scheme.damp_percent
     for _ in range(_RETRIES + 1):
         reversed_H.diagonal().copy_(reversed_diagonal + damp * (mean or 1.0))
         L, failed = torch.linalg.cholesky_ex(reversed_H)
         if not int(failed) and bool(torch.isfinite(L.diagonal()).all()):
             lower = L.t().flip(0, 1)
-            lower /= lower.diagonal().clone().unsqueeze(1)
-            return Factor(order, lower.contiguous(), diagonal, damp, int(dead.sum()))
+            roots = lower.diagonal().clone()  # √D
+            lower /= roots.unsqueeze(1)
+            importance = torch.empty_like(diagonal).index_copy_(0, order, diagonal[order].sqrt() * roots)
+            return Factor(order, lower.contiguous(), importance, damp, int(dead.sum()))
         damp *= 10
     raise NotPositiveError(f"no Cholesky factor with damping up to {damp / 10:g}")
 

@@ -7,8 +7,9 @@ import torch
 
 BITS = (2, 3, 4, 8)
 
-# Shares of a group's largest magnitude that the clipping search tries as the grid's end.
-_SHRINK = tuple(1.0 - 0.04 * step for step in range(13))
+# Shares of a group's largest magnitude that the clipping search tries as the grid's end. The first spares a symmetric
+# grid at 4 bits the half step that it lacks at its upper end. Measured on SmolLM2-135M: eight are as good as twenty.
+_SHRINK = tuple(1.06 - 0.06 * step for step in range(8))
 
 # Elements that one step of the search works on: four fp32 buffers of this size stay in the second-level cache.
 _CHUNK = 1 << 17
@@ -73,11 +74,12 @@ class Grid:
 def find_grid(Wt: torch.Tensor, importance: torch.Tensor | None, scheme: Scheme) -> Grid:
     """The grid of a weight, from its extremes or, with `importance`, by the clipping search.
 
-    The search takes, for each group and output, the range that minimizes Σ_i h_i (w_i − ŵ_i)², with h = diag(H).
+    The search takes, for each group and output, the range that minimizes Σ_i h_i (w_i − ŵ_i)², with h the importance of
+    each input column, for example diag(H).
 
     Args:
         Wt: the weight, transposed, [in, out] fp32; groups are runs of rows.
-        importance: diag(H), [in], or None for the extremes themselves.
+        importance: of each input column, [in], or None for the extremes themselves.
         scheme: bits, group size and symmetry.
     """
     size = scheme.columns(Wt.shape[0])

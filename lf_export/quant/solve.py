@@ -13,6 +13,10 @@ from lf_export.quant.moments import HeldOut, Moments
 # Fewer tokens than this share of an input's width say too little about its directions.
 _TOKENS_PER_WIDTH = 1 / 16
 
+# Moments of T tokens of a width n are noisy in proportion to n / T: this share of it is added to diag(H). Measured on
+# SmolLM2-135M with 4.7k tokens: held-out error 5.9 % lower than without; between 0.3 and 1.2 the difference is 2 %.
+_SHRINKAGE = 0.5
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -92,7 +96,7 @@ def _calibrated(
     if moments.count < needed:
         return None, None, 0, f"only {moments.count} tokens for a width of {moments.width}, expected {needed}"
     try:
-        factor = factorize(moments.H, scheme)
+        factor = factorize(moments.H, scheme, _SHRINKAGE * moments.width / moments.count)
     except NotPositiveError as error:
         return None, None, 0, str(error)
     return gptq(W, factor, scheme), factor.damp, factor.dead, None

@@ -26,7 +26,7 @@ def test_every_linear_sees_what_it_sees_in_transformers_own_model(family: str, t
     folder = tiny_model(tmp_path / "model", family, tokenizer=False, **FAMILIES[family])
     data = random_data([9, 30, 2, 17, 25, 5])
     keeper = Keeper()
-    facts = walk(open_checkpoint(folder), data, [keeper], batch_tokens=64)
+    facts = walk(open_checkpoint(folder), data, [keeper], batch_tokens=64, dtype=torch.float32)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     seen: dict[str, list[torch.Tensor]] = {}
     for name, module in model.model.layers.named_modules():

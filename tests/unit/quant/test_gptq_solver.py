@@ -119,6 +119,22 @@ def test_factor_is_the_unit_triangle_of_h(H: torch.Tensor) -> None:
     assert float(off_diagonal.abs().max() / D.diagonal().max()) < 1e-4
 
 
+def test_shrinkage_distrusts_correlations_and_keeps_the_order(H: torch.Tensor) -> None:
+    trusted, distrusted = factorize(H, Scheme()), factorize(H, Scheme(), shrinkage=1e6)
+    assert torch.equal(trusted.order, distrusted.order)
+    assert float((distrusted.lower - torch.eye(96)).abs().max()) < 1e-2
+    assert float((trusted.lower - torch.eye(96)).abs().max()) > 0.1
+
+
+def test_a_columns_importance_lies_between_its_error_alone_and_made_up_for(H: torch.Tensor) -> None:
+    factor = factorize(H, Scheme(damp_percent=1e-6))
+    alone = H.diagonal()
+    assert bool((factor.importance <= alone * 1.001 + 1e-6 * alone.mean()).all())
+    assert bool((factor.importance < 0.9 * alone).any())
+    last = factor.order[-1]  # nobody makes up for it
+    assert float(factor.importance[last]) == pytest.approx(float(alone[last]), rel=0.05)
+
+
 def test_gptq_leaves_its_arguments_as_they_were(W: torch.Tensor, H: torch.Tensor) -> None:
     before = W.clone(), H.clone()
     scheme = Scheme(4, 32)
