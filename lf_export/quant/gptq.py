@@ -90,7 +90,7 @@ def factorize(H: torch.Tensor, scheme: Scheme, shrinkage: float = 0.0) -> Factor
     order = torch.argsort(diagonal, descending=True, stable=True) if by_activation else torch.arange(n, device=H.device)
     # H reversed = L Lᵀ makes H = R Rᵀ with R upper, so R = (I + U) √D without an inverse.
     backward = order.flip(0)
-    reversed_H = H[backward][:, backward]
+    reversed_H = H.index_select(0, backward).index_select(1, backward)
     reversed_diagonal = diagonal[backward].masked_fill(dead[backward], mean or 1.0) * (1 + shrinkage)
     damp = scheme.damp_percent
     for _ in range(_RETRIES + 1):

@@ -42,6 +42,19 @@ def test_a_weight_of_two_counts_a_token_twice(X: torch.Tensor) -> None:
     assert (weighted.count, repeated.count) == (len(X), 2 * len(X))
 
 
+def test_rows_in_bf16_are_summed_in_fp32(X: torch.Tensor) -> None:
+    rounded = X.bfloat16()
+    moments, exact = Moments.zeros(X.shape[1]), Moments.zeros(X.shape[1])
+    weights = torch.linspace(0.5, 2, len(X))
+    for start in range(0, 50, 10):
+        moments.add(rounded[start : start + 10], weights[start : start + 10])
+        exact.add(rounded[start : start + 10].float(), weights[start : start + 10])
+    # each batch's products are rounded to 8 bits of mantissa, and so are the weighted rows
+    assert float((moments.H - exact.H).norm() / exact.H.norm()) < 2**-8
+    assert moments.H.dtype == torch.float32
+    torch.testing.assert_close(moments.abs_sum, exact.abs_sum)
+
+
 def test_importance_is_the_mean_square_of_each_channel(X: torch.Tensor) -> None:
     moments = Moments.zeros(X.shape[1])
     moments.add(X)
