@@ -49,8 +49,8 @@ def test_rows_in_bf16_are_summed_in_fp32(X: torch.Tensor) -> None:
     for start in range(0, 50, 10):
         moments.add(rounded[start : start + 10], weights[start : start + 10])
         exact.add(rounded[start : start + 10].float(), weights[start : start + 10])
-    # each batch's products are rounded to 8 bits of mantissa, and so are the weighted rows
-    assert float((moments.H - exact.H).norm() / exact.H.norm()) < 2**-8
+    # a root, a weighted row and a product are each rounded to 8 bits of mantissa
+    assert float((moments.H - exact.H).norm() / exact.H.norm()) < 2**-7
     assert moments.H.dtype == torch.float32
     torch.testing.assert_close(moments.abs_sum, exact.abs_sum)
 
