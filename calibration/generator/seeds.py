@@ -65,6 +65,13 @@ def slots(template: str) -> list[tuple[str, bool]]:
     return [(match[1], match[2] is not None) for match in SLOT.finditer(template)]
 
 
+def is_required(parameters: dict[str, Any], dotted: str) -> bool:
+    """Whether a call cannot leave out the parameter that a slot names, objects around it included."""
+    head, _, rest = dotted.partition(".")
+    parameter = parameters[head]
+    return not parameter.get("optional") and (not rest or is_required(parameter["properties"], rest))
+
+
 def load_split(name: str, root: Path = SEEDS) -> Split:
     """The seeds of split `name`.
 

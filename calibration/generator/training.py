@@ -8,17 +8,38 @@ from typing import Any
 
 from generator.blocks import can, converse, distractors
 from generator.conversations import Conversation, Message, clarify, exchange, no_function_fits, tool
-from generator.seeds import Function, Split
+from generator.requests import ask
+from generator.seeds import Function, Split, is_required, slots
 
-# Shares of the branches behind a block.
-BRANCHES = {
-    "call": 0.48,
-    "parallel": 0.07,
-    "multi_turn": 0.08,
-    "clarify": 0.12,
-    "no_function_fits": 0.15,
-    "chat": 0.10,
+# Shares of the branches behind a block. A small model learns to call first; to ask back and to decline take more
+# examples, which the second mix has.
+MIXES = {
+    "calls": {
+        "call": 0.48,
+        "parallel": 0.07,
+        "multi_turn": 0.08,
+        "clarify": 0.12,
+        "no_function_fits": 0.15,
+        "chat": 0.10,
+    },
+    "abstain": {
+        "call": 0.28,
+        "parallel": 0.04,
+        "multi_turn": 0.05,
+        "clarify": 0.10,
+        "contrast": 0.22,
+        "no_function_fits": 0.25,
+        "chat": 0.06,
+    },
 }
+_QUESTIONS = (
+    "What is the {words}?",
+    "Which {words} do you mean?",
+    "Could you tell me the {words}?",
+    "I still need the {words}. What is it?",
+    "What {words} should I use?",
+    "Please give me the {words} first.",
+)
 
 
 @dataclass(frozen=True)
@@ -29,17 +50,24 @@ class Group:
     branches: list[tuple[str, list[Message]]]
 
 
-def training_group(split: Split, chat: list[dict[str, Any]], rng: random.Random, branches: int = 8) -> Group:
+def training_group(
+    split: Split, chat: list[dict[str, Any]], rng: random.Random, branches: int = 8, mix: str = "calls"
+) -> Group:
     """One group; every twelfth or so is chat without functions."""
     if chat and rng.random() < 0.08:
         rows = rng.sample(chat, min(3, len(chat)))
         return Group([], [("plain_chat", row["messages"]) for row in rows if row["messages"][0]["role"] != "system"])
     first = rng.choice(split.functions)
+    if mix == "abstain" and rng.random() < 0.4:
+        first = rng.choice([function for function in split.functions if can(function, "nested")])
     size = rng.choices([2, 3, 4, 5, 6], [4, 5, 4, 2, 1])[0]
     shown = distractors([first], size, split, rng, same_domain=rng.random() < 0.45)
     made: list[tuple[str, list[Message]]] = []
     while len(made) < branches:
-        category = rng.choices(list(BRANCHES), list(BRANCHES.values()))[0]
+        category = rng.choices(list(MIXES[mix]), list(MIXES[mix].values()))[0]
+        if category == "contrast":
+            made += [("contrast", conversation.messages) for conversation in _contrast(rng.choice(shown), split, rng)]
+            continue
         conversation = _branch(category, shown, split, rng)
         if conversation is not None:
             made.append((category, conversation.messages))
@@ -55,6 +83,7 @@ def _branch(category: str, shown: list[Function], split: Split, rng: random.Rand
         absent = [function for function in split.functions if function.domain not in domains]
         return no_function_fits(rng.choice(absent), split, rng)
     able = [function for function in shown if can(function, category)]
+    able += [function for function in able if category == "call" and can(function, "nested")]
     if not able:
         return None
     function = rng.choice(able)
@@ -62,6 +91,37 @@ def _branch(category: str, shown: list[Function], split: Split, rng: random.Rand
         return clarify(function, rng)
     end = "call" if rng.random() < 0.6 else "prose"
     return converse(category, function, shown, split, rng, end=end)
+
+
+def _contrast(function: Function, split: Split, rng: random.Random) -> list[Conversation]:
+    """The same request with and without one required argument: a question, and most times the call too.
+
+    What a preposition leads to can be left out of a request, and it still reads: "Book {room} (for {date})".
+    """
+    lacking = []
+    for template in function.phrasings:
+        for dotted, _ in slots(template):
+            if not is_required(function.parameters, dotted):
+                continue
+            leads = r",? (?:in|on|at|for|to|from|of|with|by|until|as|under|into|over|called)"
+            phrase = rf"{leads} (?:the |a |an |my |our )?[\"“]?\{{{re.escape(dotted)}\}}[\"”]?(?=$|[ .,?!;])"
+            shorter, count = re.subn(phrase, "", template)
+            if count == 1 and dotted not in {name for name, _ in slots(shorter)} and len(shorter.split()) > 2:
+                lacking.append((template, shorter, dotted))
+    if not lacking:
+        return []
+    template, shorter, dotted = rng.choice(lacking)
+    words = re.sub(r"(?<=[a-z])([A-Z])", r" \1", dotted.rpartition(".")[2]).replace("_", " ").lower()
+    question = Conversation(function.domain)
+    question.user(ask(function, shorter, split.pools, rng).text, shorter)
+    question.prose(rng.choice(_QUESTIONS).replace("{words}", words))
+    if rng.random() < 0.4:
+        return [question]
+    whole = ask(function, template, split.pools, rng)
+    call = Conversation(function.domain)
+    call.user(whole.text, template)
+    call.call(whole.calls)
+    return [question, call]
 
 
 def _vary(group: Group, rng: random.Random) -> Group:

@@ -35,9 +35,10 @@ sys.path[:0] = [str(HERE), str(HERE.parent.parent / "calibration")]
 import peft_alone  # noqa: E402, F401
 from fetch_base import fetch_base  # noqa: E402
 from generator.seeds import load_chat, load_split  # noqa: E402
-from generator.training import Group, training_group  # noqa: E402
+from generator.training import MIXES, Group, training_group  # noqa: E402
 
 ANSWER_TOKENS = 200  # about what a group has
+BASE_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -198,6 +199,16 @@ def build_model(base: Path, seed: int, resume: Path | None) -> Any:
     return model
 
 
+def save(model: Any, folder: Path) -> None:
+    """Write the adapter; its config names the base by its public name, not by where it lies on this machine."""
+    model.save_pretrained(folder)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"base_model_name_or_path": BASE_NAME, "target_modules": LINEARS}
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+
+
 def main() -> None:
     """Train, and save checkpoints on the way."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -205,6 +216,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--groups", type=int, default=4, help="groups of conversations in a step")
     parser.add_argument("--branches", type=int, default=8, help="conversations in a group")
+    parser.add_argument("--mix", choices=sorted(MIXES), default="calls", help="shares of the kinds of conversations")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--most-tokens", type=int, default=900, help="tokens of a group at most")
@@ -257,7 +269,7 @@ def train(options: argparse.Namespace) -> None:
         for number in range(worker, options.groups, options.workers):
             # Its own seed for each group: the data do not depend on the number of workers.
             rng = random.Random(f"{options.seed} {step} {number}")
-            group = training_group(split, chat, rng, options.branches)
+            group = training_group(split, chat, rng, options.branches, options.mix)
             packed = renderer.pack(group, options.most_tokens)
             loss = losses(model, packed)
             # A sum over a fixed count, not a mean: a token weighs the same in every group.
@@ -274,7 +286,7 @@ def train(options: argparse.Namespace) -> None:
             row |= {"seconds": round(seconds), "tokens_per_s": round(tokens * options.workers / seconds)}
             print(json.dumps(row), flush=True)
         if worker == 0 and ((step + 1) % options.save_every == 0 or step + 1 == options.steps):
-            model.save_pretrained(options.out)
+            save(model, options.out)
 
 
 if __name__ == "__main__":
