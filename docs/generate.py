@@ -9,6 +9,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
+import measured
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -112,6 +113,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "cli.md": cli_page(),
         REFERENCE / "recipe.md": recipe_page(),
         REFERENCE / "report.schema.json": schema_text(),
+        measured.ROOT / "README.md": measured.readme(),
     }
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 Logits = npt.NDArray[np.float32]
+PromptGroup = tuple[Sequence[int], Sequence[Sequence[int]]]
+"""A prefix and the branches that share it, as token ids."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Session(Protocol):
         load_seconds: how long the artifact took to load.
         eos_ids: the tokens that end an answer.
         vocab_size: the width of a row of logits.
+        batch_rows: how many prompts are best decoded together; groups beyond that come in another request.
     """
 
     @property
@@ -57,6 +60,10 @@ class Session(Protocol):
     def vocab_size(self) -> int:
         """The width of a row of logits."""
 
+    @property
+    def batch_rows(self) -> int:
+        """How many prompts are best decoded together."""
+
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` by the artifact's own tokenizer: special tokens are recognised, none is added."""
 
@@ -75,6 +82,9 @@ class Session(Protocol):
         self, prefix: Sequence[int], branches: Sequence[Sequence[int]], max_new_tokens: int
     ) -> list[Generation]:
         """Greedy answers to `prefix + branch` for each branch; they share the prefill and may run as a batch."""
+
+    def generate_groups(self, groups: Sequence[PromptGroup], max_new_tokens: int) -> list[list[Generation]]:
+        """Greedy answers to several groups; a session may decode them all as one batch. Times are the batch's."""
 
     def generate_one(self, prompt: Sequence[int], max_new_tokens: int) -> Generation:
         """One greedy answer at batch size 1 with nothing shared, for latency."""

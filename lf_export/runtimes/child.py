@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 
 from lf_export.errors import ExportError, InputError, MissingError, StepError
-from lf_export.runtimes.base import Generation, Logits
+from lf_export.runtimes.base import Generation, Logits, PromptGroup
 
 _STDERR_KEPT = 4000
 
@@ -55,6 +55,7 @@ class ChildSession:
         self.load_seconds: float = hello["load_seconds"]
         self.eos_ids: frozenset[int] = frozenset(hello["eos_ids"])
         self.vocab_size: int = hello["vocab_size"]
+        self.batch_rows: int = hello["batch_rows"]
 
     def __enter__(self) -> Self:
         return self
@@ -81,21 +82,16 @@ class ChildSession:
         flat = np.fromfile(self._logits, dtype=np.float32).reshape(-1, self.vocab_size)
         return np.split(flat, np.cumsum(answer["rows"])[:-1])
 
-    def generate(
-        self, prefix: Sequence[int], branches: Sequence[Sequence[int]], max_new_tokens: int
-    ) -> list[Generation]:
-        """See `Session.generate`."""
-        answer = self._ask(
-            do="generate",
-            prefix=_plain(prefix),
-            branches=[_plain(branch) for branch in branches],
-            max_new_tokens=max_new_tokens,
-        )
-        return _generations(answer)
+    def generate_groups(self, groups: Sequence[PromptGroup], max_new_tokens: int) -> list[list[Generation]]:
+        """See `Session.generate_groups`."""
+        plain = [(_plain(prefix), [_plain(branch) for branch in branches]) for prefix, branches in groups]
+        answer = self._ask(do="generate", groups=plain, max_new_tokens=max_new_tokens)
+        return [_generations(group) for group in answer["groups"]]
 
     def generate_one(self, prompt: Sequence[int], max_new_tokens: int) -> Generation:
         """See `Session.generate_one`."""
-        return _generations(self._ask(do="generate_one", prompt=_plain(prompt), max_new_tokens=max_new_tokens))[0]
+        answer = self._ask(do="generate_one", prompt=_plain(prompt), max_new_tokens=max_new_tokens)
+        return _generations(answer["generations"])[0]
 
     def usage(self) -> tuple[int, float]:
         """The child's peak resident memory in bytes and its CPU seconds so far."""
@@ -153,5 +149,5 @@ def _plain(ids: Sequence[int]) -> list[int]:
     return [int(token) for token in ids]
 
 
-def _generations(answer: dict[str, Any]) -> list[Generation]:
-    return [Generation(tuple(found["ids"]), found["text"], tuple(found["times"])) for found in answer["generations"]]
+def _generations(found: Sequence[dict[str, Any]]) -> list[Generation]:
+    return [Generation(tuple(each["ids"]), each["text"], tuple(each["times"])) for each in found]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lf_export.errors import InputError, StepError
-from lf_export.runtimes.base import Generation, Logits
+from lf_export.runtimes.base import Generation, Logits, PromptGroup
 from lf_export.runtimes.llamacpp_context import Context, Row, int32_pointer
 from lf_export.runtimes.llamacpp_native import last_errors, llama
 
@@ -57,6 +57,7 @@ class LlamaCppSession:
 
     name = NAME
     representative = True
+    batch_rows = 8  # one group at a time, whose prefix then still is in the context when it is scored
 
     def __init__(self, path: Path, threads: int) -> None:
         start = time.perf_counter()
@@ -144,6 +145,10 @@ class LlamaCppSession:
             results += self._generate(len(shared), texts, max_new_tokens, start)
             self._release(len(group))
         return results
+
+    def generate_groups(self, groups: Sequence[PromptGroup], max_new_tokens: int) -> list[list[Generation]]:
+        """Greedy answers to several groups, one group after the other."""
+        return [self.generate(prefix, branches, max_new_tokens) for prefix, branches in groups]
 
     def generate_one(self, prompt: Sequence[int], max_new_tokens: int) -> Generation:
         """One greedy answer with nothing shared or kept from before.

@@ -35,6 +35,7 @@ def main() -> None:
             "load_seconds": session.load_seconds,
             "eos_ids": sorted(session.eos_ids),
             "vocab_size": session.vocab_size,
+            "batch_rows": session.batch_rows,
         },
     )
     for line in sys.stdin:
@@ -56,8 +57,8 @@ def _answer(session: Session, request: dict[str, Any]) -> dict[str, Any]:
                 file.writelines(np.ascontiguousarray(row, dtype=np.float32).data for row in rows)
             return {"rows": [len(row) for row in rows]}
         case "generate":
-            found = session.generate(request["prefix"], request["branches"], request["max_new_tokens"])
-            return {"generations": [asdict(generation) for generation in found]}
+            found = session.generate_groups(request["groups"], request["max_new_tokens"])
+            return {"groups": [[asdict(generation) for generation in group] for group in found]}
         case "generate_one":
             return {"generations": [asdict(session.generate_one(request["prompt"], request["max_new_tokens"]))]}
         case "usage":

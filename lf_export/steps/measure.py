@@ -1,7 +1,7 @@
 """Measure one artifact: its answers, its distributions on the reference answers, its speed, its size."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,8 +107,9 @@ def measure(
             found.representative = session.representative
             found.load_seconds = session.load_seconds
             if _same_tokens(session, workload, found):
-                _answers(session, workload, dialect, found, advance)
-                _distributions(session, workload, found, baseline_logits, is_baseline)
+                _answers_and_distributions(
+                    session, workload, dialect, found, baseline_logits, advance, is_baseline=is_baseline
+                )
                 _chat(session, workload, found, advance)
                 _speed(session, workload, found, advance)
             found.peak_rss_bytes, found.cpu_seconds = session.usage()
@@ -153,40 +154,73 @@ def _same_tokens(session: ChildSession, workload: Workload, found: Measured) -> 
     return True
 
 
-def _answers(session: ChildSession, workload: Workload, dialect: Dialect, found: Measured, advance: Advance) -> None:
-    for group in workload.groups:
-        answered = session.generate(group.prefix, group.branches, workload.max_new_tokens)
-        for prompt, generation in zip(group.prompts, answered, strict=True):
-            item = prompt.item
-            found.answers[item.id] = judge(
-                dialect.parse(generation.text), item.expected.calls, item.functions, generation.ids, session.eos_ids
-            )
-            advance(1, item.id)
+def _batches(groups: Sequence[Group], rows: int) -> Iterator[list[Group]]:
+    """Groups in order, so many together that at most `rows` prompts decode at a time (or one group)."""
+    batch: list[Group] = []
+    for group in groups:
+        if batch and sum(len(each.prompts) for each in (*batch, group)) > rows:
+            yield batch
+            batch = []
+        batch.append(group)
+    if batch:
+        yield batch
 
 
-def _distributions(
-    session: ChildSession, workload: Workload, found: Measured, baseline_logits: Path, is_baseline: bool
+def _answers_and_distributions(
+    session: ChildSession,
+    workload: Workload,
+    dialect: Dialect,
+    found: Measured,
+    baseline_logits: Path,
+    advance: Advance,
+    *,
+    is_baseline: bool,
 ) -> None:
-    for group in workload.groups:
-        prompts = [prompt for prompt in group.prompts if prompt.item.id in workload.compared]
-        if not prompts:
-            continue
-        skip = len(group.prefix)
-        rows = session.score(
-            group.prefix,
-            [prompt.full_ids[skip:] for prompt in prompts],
-            [len(prompt.ids) - skip for prompt in prompts],
-        )
-        for prompt, logits in zip(prompts, rows, strict=True):
-            if not np.isfinite(logits).all():
-                found.problems.append(f"logits are not finite at item {prompt.item.id}")
+    """Answers first, then the distributions of the same groups, while their prefixes are still prefilled."""
+    for batch in _batches(workload.groups, session.batch_rows):
+        asked = [(group.prefix, group.branches) for group in batch]
+        for group, answered in zip(batch, session.generate_groups(asked, workload.max_new_tokens), strict=True):
+            for prompt, generation in zip(group.prompts, answered, strict=True):
+                item = prompt.item
+                found.answers[item.id] = judge(
+                    dialect.parse(generation.text), item.expected.calls, item.functions, generation.ids, session.eos_ids
+                )
+                advance(1, item.id)
+        for group in batch:
+            if not _compare(session, group, workload, found, baseline_logits, is_baseline=is_baseline):
                 return
-            file = baseline_logits / f"{workload_key(prompt)}.npy"
-            if is_baseline:
-                np.save(file, logits, allow_pickle=False)
-            else:
-                theirs = np.load(file, allow_pickle=False)
-                found.compared[prompt.item.id] = fidelity.compare_logits(theirs, logits, prompt.answer_ids)
+
+
+def _compare(
+    session: ChildSession,
+    group: Group,
+    workload: Workload,
+    found: Measured,
+    baseline_logits: Path,
+    *,
+    is_baseline: bool,
+) -> bool:
+    """Compare the chosen items of a group with the baseline; whether the logits are finite."""
+    prompts = [prompt for prompt in group.prompts if prompt.item.id in workload.compared]
+    if not prompts:
+        return True
+    skip = len(group.prefix)
+    rows = session.score(
+        group.prefix,
+        [prompt.full_ids[skip:] for prompt in prompts],
+        [len(prompt.ids) - skip for prompt in prompts],
+    )
+    for prompt, logits in zip(prompts, rows, strict=True):
+        if not np.isfinite(logits).all():
+            found.problems.append(f"logits are not finite at item {prompt.item.id}")
+            return False
+        file = baseline_logits / f"{workload_key(prompt)}.npy"
+        if is_baseline:
+            np.save(file, logits, allow_pickle=False)
+        else:
+            theirs = np.load(file, allow_pickle=False)
+            found.compared[prompt.item.id] = fidelity.compare_logits(theirs, logits, prompt.answer_ids)
+    return True
 
 
 def workload_key(prompt: Prompt) -> str:

@@ -72,3 +72,20 @@ def test_an_end_token_ends_an_answer_and_is_not_in_its_text(model: Any, session:
     assert answer.ids[-1] == first
     assert len(answer.ids) <= 2
     assert answer.text == stopping.decode(answer.ids[:-1])
+
+
+def test_groups_of_different_lengths_answer_as_if_alone(model: Any, session: CausalSession) -> None:
+    groups = [(PREFIX, BRANCHES), ([50], [[60, 61]]), (PREFIX * 3, [[9], [70, 71, 72, 73]])]
+    found = session.generate_groups(groups, 90)  # beyond the room that a cache sets aside at once
+    assert [[list(answer.ids) for answer in answers] for answers in found] == [
+        [_greedy(model, prefix + branch, 90, session.eos_ids) for branch in branches] for prefix, branches in groups
+    ]
+
+
+def test_a_row_that_ends_leaves_the_others_as_they_are(model: Any) -> None:
+    stopping = CausalSession(model, tiny_tokenizer(), name="torch", representative=True, load_seconds=0.0)
+    alone = [stopping.generate_one(PREFIX + branch, 10) for branch in BRANCHES]
+    stopping.eos_ids = frozenset({alone[0].ids[2]})
+    ended = [list(answer.ids) for answer in stopping.generate(PREFIX, BRANCHES, 10)]
+    assert ended == [_greedy(model, PREFIX + branch, 10, stopping.eos_ids) for branch in BRANCHES]
+    assert len({len(ids) for ids in ended}) > 1

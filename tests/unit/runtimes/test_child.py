@@ -1,6 +1,8 @@
 """An artifact in a child process answers as it does in this one, and its death is a finding."""
 
+import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -25,7 +27,7 @@ def test_a_child_answers_as_the_runtime_does_in_this_process(folder: Path, tmp_p
     here = runtime("torch").open_session(folder, 1)
     with ChildSession("torch", folder, 1, tmp_path) as child:
         assert child.encode(["What is it?<|im_end|>"]) == [here.encode("What is it?<|im_end|>")]
-        ours, theirs = here.generate(PREFIX, BRANCHES, 6), child.generate(PREFIX, BRANCHES, 6)
+        ours, (theirs,) = here.generate(PREFIX, BRANCHES, 6), child.generate_groups([(PREFIX, BRANCHES)], 6)
         assert [answer.ids for answer in theirs] == [answer.ids for answer in ours]
         assert [answer.text for answer in theirs] == [answer.text for answer in ours]
         for mine, other in zip(
@@ -47,13 +49,20 @@ def test_a_child_that_is_killed_is_a_step_error_that_says_how(folder: Path, tmp_
             child.generate_one(PREFIX, 4)
 
 
-def test_what_cannot_be_loaded_keeps_its_own_error(tmp_path: Path) -> None:
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "config.json").write_text(
-        '{"model_type": "llama", "quantization_config": {"quant_method": "awq"}}', encoding="utf-8"
-    )
+def test_what_cannot_be_loaded_keeps_its_own_error(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "broken")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"] = {"quant_method": "awq"}
+    (tmp_path / "broken" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(InputError, match="dequantizes gptq only"):
         ChildSession("torch", tmp_path / "broken", 1, tmp_path)
+
+
+def test_pickles_are_not_loaded(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "pickled")
+    (tmp_path / "pickled" / "model.safetensors").rename(tmp_path / "pickled" / "pytorch_model.bin")
+    with pytest.raises(InputError, match="pickles"):
+        ChildSession("torch", tmp_path / "pickled", 1, tmp_path)
 
 
 def test_an_unknown_runtime_is_named() -> None:

@@ -1,0 +1,104 @@
+"""The measured tables of the README, from results that scripts in `benchmarks/` and the quickstart wrote."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lf_export.report import cells
+from lf_export.report.files import read_report
+from lf_export.report.model import ArtifactReport
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def readme() -> str:
+    """The README with its measured part made anew."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    head, rest = text.split(BEGIN, 1)
+    _, tail = rest.split(END, 1)
+    return f"{head}{BEGIN}\n\n{measured()}\n\n{END}{tail}"
+
+
+def measured() -> str:
+    """The quickstart's table, and one row for each comparison with a peer."""
+    return "\n\n".join(part for part in (_quickstart(RESULTS / "quickstart.json"), _peers()) if part)
+
+
+def _quickstart(path: Path) -> str:
+    report = read_report(path)
+    calls, no_call = report.suites.calls, report.suites.no_call
+    rows = [_artifact(report.baseline), *(_artifact(artifact) for artifact in report.artifacts)]
+    head = ("artifact", "verdict", "exact calls", "abstention", "KL call", "top-1", "decode tok/s", "load", "disk")
+    judged = f"{calls.items if calls else 0} call and {no_call.items if no_call else 0} no-call items"
+    return (
+        f"`make demo`, SmolLM2-135M, {judged}, {report.threads} threads of {report.machine.processor}; "
+        "† dequantized in plain torch, its speed says nothing:\n\n" + cells.markdown_table(head, rows)
+    )
+
+
+def _artifact(part: ArtifactReport) -> list[str]:
+    fidelity = part.fidelity.get("call")
+    mark = "" if part.representative else " †"
+    verdict = "baseline" if part.gate is None else f"{part.gate.verdict}{'' if part.enforced else ' (advisory)'}"
+    return [
+        f"{part.name} ({part.runtime})",
+        verdict,
+        cells.rate(part.calls.strict_exact, part.calls.n) if part.calls else cells.NOTHING,
+        cells.rate(part.no_call.abstained, part.no_call.n) if part.no_call else cells.NOTHING,
+        cells.number(fidelity.kl_mean) if fidelity else cells.NOTHING,
+        cells.percent(fidelity.top1_agreement) if fidelity else cells.NOTHING,
+        cells.number(part.latency.decode_tokens_per_second) + mark if part.latency else cells.NOTHING,
+        f"{part.load_seconds:.1f} s" if part.load_seconds is not None else cells.NOTHING,
+        cells.size(part.disk_bytes),
+    ]
+
+
+def _peers() -> str:
+    rows = [row for name, read in _READERS.items() for row in read(_load(RESULTS / f"{name}.json"))]
+    head = ("measured side by side, medians", "wall s", "CPU s", "peak MB", "held-out KL", "script")
+    return "Against what people use today (2 cores, no GPU; nothing here was run on a GPU):\n\n" + cells.markdown_table(
+        head, rows
+    )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value
+
+
+def _merge(result: Mapping[str, Any]) -> list[list[str]]:
+    what = f"merge, 1.1B bf16, {result['gigabytes']:.1f} GB"
+    names = {"peft": "PEFT load + merge + save", "lf-export": "lf-export"}
+    return [_row(f"{what}: {names[side]}", values, "merge.py") for side, values in result["medians"].items()]
+
+
+def _gguf(result: Mapping[str, Any]) -> list[list[str]]:
+    names = {"direct": "straight from safetensors (lf-export)", "via-f16": "F16 file, then quantize"}
+    return [
+        _row(f"{result['type']}, {part}: {names[arm]}", values, "gguf_write.py")
+        for part, facts in result["parts"].items()
+        for arm, values in facts["medians"].items()
+    ]
+
+
+def _gptq(result: Mapping[str, Any]) -> list[list[str]]:
+    what = f"GPTQ 4-bit g64 sym, {result['tokens']:,} tokens"
+    return [_row(f"{what}: {side}", values, "gptq.py") for side, values in result["medians"].items()]
+
+
+_READERS = {"merge": _merge, "gptq": _gptq, "gguf_write": _gguf}
+
+
+def _row(what: str, values: Mapping[str, float], script: str) -> list[str]:
+    kl = f"{values['kl']:.4f}" if "kl" in values else cells.NOTHING
+    return [
+        what,
+        f"{values['wall_s']:.1f}",
+        f"{values['cpu_s']:.1f}",
+        f"{values['peak_mb']:,.0f}",
+        kl,
+        f"[{script}](benchmarks/{script})",
+    ]
