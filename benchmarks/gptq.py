@@ -1,0 +1,254 @@
+"""One-pass calibration and GPTQ (4 bits, group 64, symmetric): lf-export against gptqmodel and llm-compressor.
+
+All get the same token ids. Wall time, CPU seconds (user and system) and peak memory are those that the system charges
+to the child process, imports included; the damage is the KL divergence from the unquantized model on held-out call
+tokens, everything computed in fp32. The peers run in an environment of their own:
+
+    python -m venv PEERS && PEERS/bin/pip install torch==2.13.0 gptqmodel==7.6.0 llmcompressor==0.14.0.1
+    python benchmarks/gptq.py --model MERGED --peers PEERS [--runs 3] [--num-samples 32] [--threads 2] [--json FILE]
+
+Without --peers (or LF_EXPORT_PEERS) only lf-export runs. One run of each warms up first: gptqmodel compiles C++ then.
+Run it on an idle machine, and trust ratios more than seconds.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE.parent / "calibration"
+PEERS = ("gptqmodel", "llmcompressor")
+OURS = "lf-export"
+OPTIONS = {"bits": 4, "group_size": 64, "sym": True}
+BOUNDS = {"wall_s": 0.5, "cpu_s": 0.5, "peak_mb": 0.6, "kl": 1.0}
+
+
+def prepare(model: Path, folder: Path, num_samples: int, num_heldout: int) -> None:
+    """Render calibration and held-out conversations with the model's tokenizer and write their ids."""
+    from transformers import AutoTokenizer
+
+    from lf_export.calibration.build import CalibrationOptions, build
+    from lf_export.calibration.tokens import TokenClass
+
+    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    common = {"max_seq_length": 1024, "allow_dropped": 1.0}
+    files = {"calls": (DATA / "calls.jsonl",), "chat": (DATA / "chat.jsonl",)}
+    calibration = build(CalibrationOptions(**files, num_samples=num_samples, **common), tokenizer)
+    (folder / "calibration").mkdir()
+    calibration.save(folder / "calibration")
+    (folder / "ids.json").write_text(json.dumps([sample.ids.tolist() for sample in calibration.samples]))
+    suites = {"calls": (DATA / "suites" / "calls.jsonl",), "chat": (DATA / "suites" / "chat.jsonl",), "share": 1.0}
+    heldout = build(CalibrationOptions(**suites, num_samples=num_heldout, seed=1, **common), tokenizer)
+    items = []
+    for sample in heldout.samples:
+        inside = (sample.classes[1:] >= TokenClass.NAME).nonzero()[0]  # row j predicts token j + 1
+        if len(inside):
+            items.append({"ids": sample.ids.tolist(), "positions": inside.tolist()})
+    (folder / "heldout.json").write_text(json.dumps(items))
+    tokens = sum(len(sample.ids) for sample in calibration.samples)
+    judged = sum(len(item["positions"]) for item in items)
+    facts = {"samples": len(calibration.samples), "tokens": tokens, "heldout_call_tokens": judged}
+    (folder / "data.json").write_text(json.dumps(facts))
+
+
+def quantize(model: Path, folder: Path, out: Path, threads: int) -> None:
+    """Our side: the walk with one GPTQ target."""
+    import torch
+
+    from lf_export.calibration.build import CalibrationSet
+    from lf_export.checkpoint.index import open_checkpoint
+    from lf_export.formats.gptq import FORMAT
+    from lf_export.walk.stream import walk
+
+    torch.set_num_threads(threads)
+    data = CalibrationSet.load(folder / "calibration")
+    checkpoint = open_checkpoint(model)
+    out.mkdir()
+    target = FORMAT.open(checkpoint, out, FORMAT.options(**OPTIONS), data.digest)
+    walk(checkpoint, data, [target])
+    target.finish()
+
+
+def logits(model: Path, folder: Path, out: Path) -> None:
+    """Logits of a model folder, GPTQ by our own unpacking, at the held-out call tokens."""
+    import numpy as np
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from lf_export.checkpoint.index import open_checkpoint
+    from lf_export.quant import dequantize_stored
+    from lf_export.quant.pack import STORED
+
+    checkpoint = open_checkpoint(model)
+    config = AutoConfig.from_pretrained(model, local_files_only=True)
+    quantization = checkpoint.config.get("quantization_config")
+    if quantization:
+        del config.quantization_config
+    loaded = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    state = {}
+    for name in checkpoint.tensors:
+        stem, _, part = name.rpartition(".")
+        if part == "qweight":
+            stored = {kind: checkpoint.read(f"{stem}.{kind}") for kind in STORED}
+            state[f"{stem}.weight"] = dequantize_stored(stored, quantization["bits"])
+        elif part not in STORED:
+            state[name] = checkpoint.read(name, dtype=torch.float32)
+    problems = loaded.load_state_dict(state, strict=False)
+    if problems.unexpected_keys or [name for name in problems.missing_keys if name != "lm_head.weight"]:
+        sys.exit(f"{model}: {problems}")
+    loaded.tie_weights()
+    rows = []
+    with torch.inference_mode():
+        for item in json.loads((folder / "heldout.json").read_text()):
+            hidden = loaded.model(torch.tensor([item["ids"]])).last_hidden_state[0, item["positions"]]
+            rows.append(loaded.lm_head(hidden).numpy())
+    np.save(out, np.concatenate(rows))
+
+
+def divergence(folder: Path, arm: str) -> dict[str, float]:
+    """Mean KL (nats) and top-1 agreement of an arm's logits against the unquantized model's."""
+    import numpy as np
+    import torch
+
+    base, other = (torch.from_numpy(np.load(folder / f"{name}.npy")).double().log_softmax(-1) for name in ("base", arm))
+    kl = (base.exp() * (base - other)).sum(-1).mean()
+    return {"kl": float(kl), "top1": float((base.argmax(-1) == other.argmax(-1)).double().mean())}
+
+
+def child(command: list[str], threads: int, log: Path) -> dict[str, float]:
+    """Run a command; wall and CPU seconds, peak memory in MB. What it prints goes to `log`."""
+    environment = os.environ | {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    environment |= {"GPTQMODEL_CPU_WORKERS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    start = time.perf_counter()
+    opened = [
+        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    process = os.posix_spawn(command[0], command, environment, file_actions=opened)
+    _, status, usage = os.wait4(process, 0)
+    wall = time.perf_counter() - start
+    if status:
+        print(log.read_text(errors="replace")[-3000:])
+        sys.exit(f"{' '.join(command)} failed with status {os.waitstatus_to_exitcode(status)}")
+    return {"wall_s": wall, "cpu_s": usage.ru_utime + usage.ru_stime, "peak_mb": usage.ru_maxrss / 1024}
+
+
+def measure(options: argparse.Namespace, folder: Path, peers: Path | None) -> dict[str, Any]:
+    """Run all arms in turn; the raw values, their medians, and each arm's damage."""
+    arms = [OURS, *PEERS] if peers else [OURS]
+    model, threads = str(options.model.resolve()), options.threads
+    here = [sys.executable, str(Path(__file__).resolve()), "--model", model, "--cache", str(folder), "--task"]
+    there = [str(peers), str(HERE / "gptq_peers.py")]
+    sizes = ["--num-samples", str(options.num_samples), "--num-heldout", str(options.num_heldout)]
+    child([*here, "prepare", *sizes], threads, folder / "prepare.log")
+    child([*here, "logits", "--out", str(folder / "base.npy")], threads, folder / "base.log")
+    raw: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
+    for run in range(options.runs + options.warmup):
+        for arm in arms:
+            out = folder / arm
+            shutil.rmtree(out, ignore_errors=True)
+            os.sync()  # what the last run left to the kernel must not slow this one
+            ours = [*here, "quantize", "--out", str(out), "--threads", str(threads)]
+            theirs = [*there, arm, model, str(folder / "ids.json"), str(out)]
+            values = child(ours if arm == OURS else theirs, threads, folder / f"{arm}.log")
+            print(f"run {run} {arm}: " + ", ".join(f"{key} {value:.1f}" for key, value in values.items()), flush=True)
+            if run >= options.warmup:
+                raw[arm].append(values)
+    medians = {arm: {key: statistics.median(v[key] for v in raw[arm]) for key in raw[arm][0]} for arm in arms}
+    for arm in arms:
+        scores = folder / f"{arm}.npy"
+        if arm == "llmcompressor":
+            read = [*there, "logits", str(folder / arm), str(folder / "heldout.json"), str(scores)]
+        else:
+            read = [*here[:3], str(folder / arm), *here[4:], "logits", "--out", str(scores)]
+        child(read, threads, folder / f"{arm}-logits.log")
+        medians[arm] |= divergence(folder, arm)
+    data = json.loads((folder / "data.json").read_text())
+    return {"raw": raw, "medians": medians, "data": data, "ratios": ratios(medians)}
+
+
+def ratios(medians: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Ours against the better peer, for everything that is bounded."""
+    peers = [arm for arm in medians if arm != OURS]
+    if not peers:
+        return {}
+    return {key: medians[OURS][key] / min(medians[arm][key] for arm in peers) for key in BOUNDS}
+
+
+def report(result: dict[str, Any]) -> bool:
+    """Print the table; whether every bound holds."""
+    print("\n| 4 bits, group 64, sym | wall s | CPU s | peak MB | KL on call tokens | top-1 |")
+    print("|---|---|---|---|---|---|")
+    for arm, row in result["medians"].items():
+        print(
+            f"| {arm:<21} | {row['wall_s']:6.1f} | {row['cpu_s']:5.1f} | {row['peak_mb']:7.0f} "
+            f"| {row['kl']:17.4f} | {row['top1']:.3f} |"
+        )
+    if result["ratios"]:
+        ratio = result["ratios"]
+        print(
+            f"| {'ratio to the better':<21} | {ratio['wall_s']:5.2f}x | {ratio['cpu_s']:4.2f}x "
+            f"| {ratio['peak_mb']:6.2f}x | {ratio['kl']:16.2f}x | |"
+        )
+    data = result["data"]
+    print(
+        f"\n{data['samples']} conversations, {data['tokens']:,} tokens; {data['heldout_call_tokens']:,} held-out tokens"
+    )
+    print(", ".join(f"{name} {version}" for name, version in result["versions"].items()))
+    print(f"{result['machine']}, {result['threads']} threads, medians of {result['runs']}")
+    met = {key: result["ratios"][key] <= bound for key, bound in BOUNDS.items() if result["ratios"]}
+    for key, holds in met.items():
+        print(f"bound {key} <= {BOUNDS[key]} of the better peer: {'met' if holds else 'NOT MET'}")
+    return all(met.values())
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lf-export" / "benchmarks" / "gptq"
+    parser.add_argument("--model", type=Path, required=True, help="a merged model folder")
+    parser.add_argument("--peers", type=Path, default=os.environ.get("LF_EXPORT_PEERS"), help="the peers' environment")
+    parser.add_argument("--num-samples", type=int, default=32, help="conversations to calibrate with")
+    parser.add_argument("--num-heldout", type=int, default=32, help="conversations to measure the damage on")
+    parser.add_argument("--runs", type=int, default=3, help="measured runs of each")
+    parser.add_argument("--warmup", type=int, default=1, help="runs before those")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--json", type=Path, help="write the raw values there")
+    parser.add_argument("--cache", type=Path, default=default, help="where inputs and results lie")
+    parser.add_argument("--task", choices=("prepare", "quantize", "logits"), help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.task == "prepare":
+        return prepare(options.model, options.cache, options.num_samples, options.num_heldout)
+    if options.task == "quantize":
+        return quantize(options.model, options.cache, options.out, options.threads)
+    if options.task == "logits":
+        return logits(options.model, options.cache, options.out)
+    peers = options.peers and options.peers / "bin" / "python"
+    if peers and not peers.exists():
+        parser.error(f"--peers: no {peers}")
+    shutil.rmtree(options.cache, ignore_errors=True)
+    options.cache.mkdir(parents=True)
+    result = measure(options, options.cache, peers) | {
+        "model": options.model.name,
+        "runs": options.runs,
+        "threads": options.threads,
+        "versions": {name: metadata.version(name) for name in ("lf-export", "torch", "transformers")},
+        "machine": f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+    }
+    met = report(result)
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    sys.exit(0 if met else 1)
+
+
+if __name__ == "__main__":
+    main()

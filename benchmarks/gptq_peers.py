@@ -1,0 +1,66 @@
+"""The peers' side of `benchmarks/gptq.py`; runs in their own environment and imports nothing of lf-export.
+
+    python benchmarks/gptq_peers.py gptqmodel|llmcompressor|logits MODEL DATA OUT
+
+DATA is a JSON file: lists of token ids to calibrate with, or for `logits` a list of {"ids", "positions"}.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+BITS, GROUP_SIZE = 4, 64
+
+
+def gptqmodel(model: str, data: list[list[int]], out: str) -> None:
+    """Quantize with gptqmodel and its defaults, 4 bits, symmetric."""
+    from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
+
+    config = QuantizeConfig(bits=BITS, group_size=GROUP_SIZE, sym=True)
+    loaded = GPTQModel.load(model, config, device="cpu", backend=BACKEND.AUTO)
+    loaded.quantize([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in data], batch_size=1)
+    loaded.save(out)
+
+
+def llmcompressor(model: str, data: list[list[int]], out: str) -> None:
+    """Quantize with llm-compressor and its defaults, 4 bits, symmetric."""
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from datasets import Dataset
+    from llmcompressor import oneshot
+    from llmcompressor.modifiers.gptq import GPTQModifier
+
+    weights = QuantizationArgs(num_bits=BITS, type="int", symmetric=True, strategy="group", group_size=GROUP_SIZE)
+    scheme = QuantizationScheme(targets=["Linear"], weights=weights)
+    oneshot(
+        model=model,
+        dataset=Dataset.from_list([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in data]),
+        recipe=GPTQModifier(config_groups={"group_0": scheme}, ignore=["lm_head"]),
+        num_calibration_samples=len(data),
+        max_seq_length=max(map(len, data)),
+        output_dir=out,
+    )
+
+
+def logits(model: str, data: list[dict[str, Any]], out: str) -> None:
+    """Logits of a compressed-tensors folder at the positions asked for, decompressed, in fp32."""
+    import numpy as np
+    import torch
+    from transformers import AutoModelForCausalLM, CompressedTensorsConfig
+
+    loaded = AutoModelForCausalLM.from_pretrained(
+        model, dtype=torch.float32, quantization_config=CompressedTensorsConfig(run_compressed=False)
+    ).eval()
+    rows = []
+    with torch.inference_mode():
+        for item in data:
+            hidden = loaded.model(torch.tensor([item["ids"]])).last_hidden_state[0, item["positions"]]
+            rows.append(loaded.lm_head(hidden).float().numpy())
+    np.save(out, np.concatenate(rows))
+
+
+TASKS = {"gptqmodel": gptqmodel, "llmcompressor": llmcompressor, "logits": logits}
+
+if __name__ == "__main__":
+    task, model_folder, data_file, out_path = sys.argv[1:]
+    TASKS[task](model_folder, json.loads(Path(data_file).read_text(encoding="utf-8")), out_path)
