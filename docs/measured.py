@@ -57,7 +57,8 @@ def _artifact(part: ArtifactReport) -> list[str]:
 
 
 def _peers() -> str:
-    rows = [row for name, read in _READERS.items() for row in read(_load(RESULTS / f"{name}.json"))]
+    files = {name: RESULTS / f"{name}.json" for name in _READERS}
+    rows = [row for name, file in files.items() if file.is_file() for row in _READERS[name](_load(file))]
     head = ("measured side by side, medians", "wall s", "CPU s", "peak MB", "held-out KL", "script")
     return "Against what people use today (2 cores, no GPU; nothing here was run on a GPU):\n\n" + cells.markdown_table(
         head, rows
@@ -85,7 +86,7 @@ def _gguf(result: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _gptq(result: Mapping[str, Any]) -> list[list[str]]:
-    what = f"GPTQ 4-bit g64 sym, {result['tokens']:,} tokens"
+    what = f"GPTQ 4-bit g64 sym, {result['data']['tokens']:,} tokens"
     return [_row(f"{what}: {side}", values, "gptq.py") for side, values in result["medians"].items()]
 
 
