@@ -95,7 +95,6 @@ class GptqTarget:
             StepError: the layers' error is not below that of rounding to nearest, or the disk is full.
         """
         if not any(facts["method"] == "gptq" for facts in self._linear_facts.values()):
-            self._shards.close()
             reasons = [f"{name}: {facts['reason']}" for name, facts in self._linear_facts.items()]
             raise StepError(
                 f"calibration beat rounding to nearest in no linear ({'; '.join(reasons[:3])})",

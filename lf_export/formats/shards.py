@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -51,12 +51,11 @@ class Shards:
         self._folder = folder
         self._places: dict[str, _Place] = {}
         self._missing = {entry.name for entry in entries}
-        self._handles: dict[Path, int] = {}
-        self._stack = ExitStack()
+        self._files: list[Path] = []
         shards = _split(entries, shard_bytes)
         for number, shard in enumerate(shards, 1):
             name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            self._open(folder / name, shard)
+            self._create(folder / name, shard)
 
     def put(self, name: str, tensor: torch.Tensor) -> None:
         """Write a tensor of the dtype and shape that were announced."""
@@ -64,29 +63,28 @@ class Shards:
         if DTYPE_NAMES[tensor.dtype] != place.entry.dtype or tuple(tensor.shape) != place.entry.shape:
             raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, announced as {place.entry}")
         data = bytes_of(tensor.contiguous().cpu())
-        with disk_errors(self._folder):
+        with disk_errors(self._folder), _opened(place.file, os.O_WRONLY) as file:
             done = 0
             while done < len(data):  # the kernel writes at most 2 GB at once
-                done += os.pwrite(self._handles[place.file], data[done:], place.start + done)
+                done += os.pwrite(file, data[done:], place.start + done)
 
     def copy(self, name: str, source: TensorInfo) -> None:
         """Copy a tensor from another file as it is, inside the kernel."""
         place = self._take(name)
         with ExitStack() as stack:
             try:
-                handle = os.open(source.file, os.O_RDONLY)
+                origin = stack.enter_context(_opened(source.file, os.O_RDONLY))
             except OSError as error:
                 raise InputError(f"{source.file}: cannot be read: {error.strerror}") from error
-            stack.callback(os.close, handle)
             with disk_errors(self._folder):
-                copy_range(handle, source.start, self._handles[place.file], place.start, source.nbytes)
+                file = stack.enter_context(_opened(place.file, os.O_WRONLY))
+                copy_range(origin, source.start, file, place.start, source.nbytes)
 
     def finish(self) -> None:
-        """Check that every tensor came, write the index where there are several shards, close the files."""
+        """Check that every tensor came, and write the index where there are several shards."""
         if self._missing:
             raise ValueError(f"never written: {', '.join(sorted(self._missing))}")
-        self.close()
-        if len(self._handles) > 1:
+        if len(self._files) > 1:
             index = {
                 "metadata": {"total_size": sum(place.entry.nbytes for place in self._places.values())},
                 "weight_map": {name: place.file.name for name, place in sorted(self._places.items())},
@@ -95,27 +93,31 @@ class Shards:
                 path = self._folder / "model.safetensors.index.json"
                 path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
-    def close(self) -> None:
-        """Close the files, whatever was written."""
-        self._stack.close()
-
-    def _open(self, path: Path, entries: Sequence[Entry]) -> None:
+    def _create(self, path: Path, entries: Sequence[Entry]) -> None:
         header = _header(entries)
         start = len(header)
         for entry in entries:
             self._places[entry.name] = _Place(path, start, entry)
             start += entry.nbytes
-        with disk_errors(self._folder):
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            self._stack.callback(os.close, handle)
-            self._handles[path] = handle
-            os.pwrite(handle, header, 0)
+        self._files.append(path)
+        with disk_errors(self._folder), path.open("xb") as file:
+            file.write(header)
 
     def _take(self, name: str) -> _Place:
         if name not in self._missing:
             raise ValueError(f"{name} was written already, or never announced")
         self._missing.remove(name)
         return self._places[name]
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """An open file, only as long as it is written: a walk that fails leaves none open."""
+    handle = os.open(path, flags)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _split(entries: Sequence[Entry], shard_bytes: int) -> list[list[Entry]]:

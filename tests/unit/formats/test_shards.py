@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -6,8 +8,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lf_export.checkpoint.header import read_header
+from lf_export.checkpoint.header import TensorInfo, read_header
 from lf_export.checkpoint.index import open_checkpoint
+from lf_export.errors import InputError, StepError
 from lf_export.formats.shards import Entry, Shards
 
 TENSORS = {
@@ -64,7 +67,6 @@ def test_a_tensor_that_was_not_announced_or_comes_twice_is_refused(tmp_path: Pat
             shards.put(name, TENSORS["a"])
     with pytest.raises(ValueError, match=r"b is torch\.float32"):
         shards.put("b", TENSORS["b"].float())
-    shards.close()
 
 
 def test_a_tensor_that_never_came_is_named(tmp_path: Path) -> None:
@@ -72,4 +74,28 @@ def test_a_tensor_that_never_came_is_named(tmp_path: Path) -> None:
     shards.put("a", TENSORS["a"])
     with pytest.raises(ValueError, match="never written: b, c"):
         shards.finish()
-    shards.close()
+
+
+def test_no_file_stays_open_between_tensors(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    shards = Shards(tmp_path, ENTRIES)
+    shards.put("a", TENSORS["a"])
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_full_disk_is_an_error_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = Shards(tmp_path, ENTRIES)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(StepError, match="disk full"):
+        shards.put("a", TENSORS["a"])
+
+
+def test_a_source_that_is_gone_is_named(tmp_path: Path) -> None:
+    shards = Shards(tmp_path, ENTRIES[1:2])
+    source = TensorInfo("b", "F16", (5,), tmp_path / "gone.safetensors", 0, 10)
+    with pytest.raises(InputError, match=r"gone\.safetensors: cannot be read"):
+        shards.copy("b", source)
