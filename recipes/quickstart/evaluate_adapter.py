@@ -30,7 +30,7 @@ from fetch_base import fetch_base  # noqa: E402
 Item = dict[str, Any]
 
 
-def load_items(every: int) -> list[list[Item]]:
+def load_items(every: int, first: int) -> list[list[Item]]:
     """The items of both suites by block."""
     blocks: dict[str, list[Item]] = defaultdict(list)
     for name in ("calls", "no-call"):
@@ -38,7 +38,7 @@ def load_items(every: int) -> list[list[Item]]:
             for line in lines:
                 item = json.loads(line)
                 blocks[item["block"]].append({**item, "suite": name})
-    return [blocks[name] for name in sorted(blocks)][::every]
+    return [blocks[name] for name in sorted(blocks)][first::every]
 
 
 def answer(model: Any, prompts: list[list[list[int]]], end: int, most: int) -> list[list[int]]:
@@ -95,6 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("adapter", type=Path)
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="with --every: the block to begin with")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--wrong", type=int, default=0, help="print this many wrong answers")
     parser.add_argument("--together", type=int, default=4, help="blocks in a batch")
@@ -109,7 +110,7 @@ def main() -> None:
     right: dict[tuple[str, str], list[bool]] = defaultdict(list)
     names: list[bool] = []
     left = options.wrong
-    loaded = load_items(options.every)
+    loaded = load_items(options.every, options.first)
     for first in range(0, len(loaded), options.together):
         blocks = loaded[first : first + options.together]
         prompts = [[_prompt(item, dialect, tokenizer) for item in block] for block in blocks]
