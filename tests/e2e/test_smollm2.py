@@ -46,9 +46,9 @@ def _artifact(report: dict[str, Any], name: str) -> dict[str, Any]:
 def test_the_merged_model_calls_functions_and_abstains(run: tuple[Path, dict[str, Any]]) -> None:
     _, report = run
     calls, no_call = report["baseline"]["calls"], report["baseline"]["no_call"]
-    # the whole suites are measured in the adapter's model card; these are 20 and 10 items
-    assert calls["strict_exact"] >= 0.5 * calls["n"]
-    assert no_call["abstained"] >= 0.6 * no_call["n"]
+    # 20 and 10 items: far under what the model card measures on the whole suites; the unmodified base is at about 0 %
+    assert calls["strict_exact"] >= 0.25 * calls["n"]
+    assert no_call["abstained"] >= 0.4 * no_call["n"]
 
 
 def test_no_artifact_breaks_a_floor_and_eight_bits_keep_the_distributions(run: tuple[Path, dict[str, Any]]) -> None:
@@ -56,9 +56,9 @@ def test_no_artifact_breaks_a_floor_and_eight_bits_keep_the_distributions(run: t
     for artifact in report["artifacts"]:
         assert artifact["gate"]["problems"] == []
     eight = _artifact(report, "gguf-q8_0")["fidelity"]["call"]
-    # 0.0008 nats were measured; ten times that would be another quantizer
-    assert eight["kl_mean"] < 0.008
-    assert eight["top1_agreement"] > 0.98
+    # eight bits move a small model's distributions by thousandths of a nat; a wrong block or scale by whole nats
+    assert eight["kl_mean"] < 0.03
+    assert eight["top1_agreement"] > 0.95
     for name in ("gguf-q4_k_m", "gptq-4bit"):
         four = _artifact(report, name)["fidelity"]["call"]
         assert eight["kl_mean"] < four["kl_mean"] < 0.5
