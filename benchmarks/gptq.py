@@ -126,7 +126,11 @@ def divergence(folder: Path, arm: str) -> dict[str, float]:
 def child(command: list[str], threads: int, log: Path) -> dict[str, float]:
     """Run a command; wall and CPU seconds, peak memory in MB. What it prints goes to `log`."""
     environment = os.environ | {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    environment |= {"GPTQMODEL_CPU_WORKERS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment |= {
+        "GPTQMODEL_CPU_WORKERS": str(max(2, threads)),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     start = time.perf_counter()
     opened = [
         (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644),
