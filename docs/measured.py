@@ -24,7 +24,10 @@ def readme() -> str:
 
 def measured() -> str:
     """The quickstart's table, and one row for each comparison with a peer."""
-    return "\n\n".join(part for part in (_quickstart(RESULTS / "quickstart.json"), _peers()) if part)
+    quickstart, files = RESULTS / "quickstart.json", {name: RESULTS / f"{name}.json" for name in _READERS}
+    parts = [_quickstart(quickstart)] if quickstart.is_file() else []
+    rows = [row for name, file in files.items() if file.is_file() for row in _READERS[name](_load(file))]
+    return "\n\n".join([*parts, *([_peers(rows)] if rows else [])]) or "No result is committed yet."
 
 
 def _quickstart(path: Path) -> str:
@@ -56,13 +59,10 @@ def _artifact(part: ArtifactReport) -> list[str]:
     ]
 
 
-def _peers() -> str:
-    files = {name: RESULTS / f"{name}.json" for name in _READERS}
-    rows = [row for name, file in files.items() if file.is_file() for row in _READERS[name](_load(file))]
+def _peers(rows: list[list[str]]) -> str:
     head = ("measured side by side, medians", "wall s", "CPU s", "peak MB", "held-out KL", "script")
-    return "Against what people use today (2 cores, no GPU; nothing here was run on a GPU):\n\n" + cells.markdown_table(
-        head, rows
-    )
+    table = cells.markdown_table(head, rows)
+    return f"Against what people use today (2 cores, no GPU; nothing here was run on a GPU):\n\n{table}"
 
 
 def _load(path: Path) -> dict[str, Any]:

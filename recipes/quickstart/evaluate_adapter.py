@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="with --every: the block to begin with")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--wrong", type=int, default=0, help="print this many wrong answers")
+    parser.add_argument("--log", type=Path, help="append the judgement of each item to this file, as JSON lines")
     parser.add_argument("--together", type=int, default=4, help="blocks in a batch")
     options = parser.parse_args()
     base = fetch_base()
@@ -122,12 +123,18 @@ def main() -> None:
             right[item["suite"], item["category"]].append(outcome.exact)
             if expected:
                 names.append(outcome.name_ok)
+            if options.log:
+                with options.log.open("a", encoding="utf-8") as log:
+                    row = {"id": item["id"], "suite": item["suite"], "category": item["category"]}
+                    print(json.dumps({**row, "exact": outcome.exact, "name_ok": outcome.name_ok}), file=log)
             if not outcome.exact and left:
                 left -= 1
                 asked = item["messages"][-2]["content"]
                 wanted = _reference(item, functions, dialect)
                 what = f"{item['id']} {item['category']} {','.join(outcome.errors)}"
                 print(f"[{what}]\n  {asked}\n  + {wanted}\n  - {text}")
+        done = [mark for marks in right.values() for mark in marks]
+        print(f"{len(done)} items, {sum(done)} right", file=sys.stderr, flush=True)
     _table(right, names)
 
 
