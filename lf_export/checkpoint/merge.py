@@ -103,7 +103,7 @@ def merge_checkpoint(base: Checkpoint, adapters: Sequence[Adapter], out: Path, d
     plan = _Plan(base, adapters, DTYPES[dtype] if dtype else None)
     proof = Proof()
     written = 0
-    with stage("Merging", base.nbytes, "B") as advance:
+    with stage("merge", base.nbytes, "B") as advance:
         for shard in base.shards:
             target = out / base.relative(shard)
             target.parent.mkdir(parents=True, exist_ok=True)
