@@ -30,6 +30,14 @@ def _digests(folder: Path) -> dict[str, str]:
     }
 
 
+def _finished(record: Path) -> bool:
+    """Whether the step's record says what it made, and not only that it was begun."""
+    try:
+        return json.loads(record.read_text(encoding="utf-8"))["output"] is not None
+    except FileNotFoundError:
+        return False
+
+
 @pytest.fixture(scope="module")
 def undisturbed() -> dict[str, Any]:
     """What the first test leaves for the others: its folder and the digests of its artifacts."""
@@ -102,11 +110,11 @@ def test_a_killed_run_goes_on_and_gives_the_bytes_of_an_undisturbed_one(
     running = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
     record = tmp_path / "run" / "merged.step.json"
     deadline = time.monotonic() + 300
-    while not record.exists() and running.poll() is None and time.monotonic() < deadline:
+    while not _finished(record) and running.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     running.send_signal(signal.SIGKILL)
     running.wait()
-    assert record.exists()
+    assert _finished(record)
     assert not any((tmp_path / "run" / name).exists() for name in ARTIFACTS)
     ended = lf_export("run", path)
     assert ended.status == 0, ended.err
