@@ -1,1 +1,1 @@
-"""TBD."""
+"""What is measured: calls, distributions, latency, and the gate that judges them."""

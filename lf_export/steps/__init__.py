@@ -1,1 +1,1 @@
-"""TBD."""
+"""The steps of a release: merge, calibrate, quantize, bench, and the run that does them all."""
