@@ -40,12 +40,12 @@ def _finished(record: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def undisturbed() -> dict[str, Any]:
-    """What the first test leaves for the others: its folder and the digests of its artifacts."""
+    """What an undisturbed run leaves for the killed one: the digests of its artifacts."""
     return {}
 
 
 def test_a_recipe_makes_every_artifact_and_a_report(
-    lf_export: Run, recipe: Callable[..., Path], tmp_path: Path, undisturbed: dict[str, Any]
+    lf_export: Run, recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
     ended = lf_export("run", recipe(), "--json")
     assert ended.status == 11, ended.err  # a random model calls nothing right: there is no evidence, so no PASS
@@ -70,7 +70,6 @@ def test_a_recipe_makes_every_artifact_and_a_report(
     assert (run / "bench" / "report.md").is_file()
     for name in ARTIFACTS:
         assert {"lf-export.json", "README.md", "LICENSE"} <= {path.name for path in (run / name).iterdir()}
-    undisturbed["digests"] = _digests(run)
 
 
 def test_a_second_run_does_nothing_again_and_gives_the_same_verdict(
@@ -87,11 +86,11 @@ def test_a_second_run_does_nothing_again_and_gives_the_same_verdict(
 
 
 def test_only_what_is_missing_is_made_again_and_its_bytes_are_the_same(
-    lf_export: Run, recipe: Callable[..., Path], tmp_path: Path
+    lf_export: Run, recipe: Callable[..., Path], tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
     path = recipe(bench=None)
     assert lf_export("run", path).status == 0
-    before = _digests(tmp_path / "run")
+    before = undisturbed["digests"] = _digests(tmp_path / "run")
     kept = (tmp_path / "run" / "q8" / "tiny-Q8_0.gguf").stat().st_mtime_ns
     (tmp_path / "run" / "q4" / "tiny-Q4_K_M.gguf").unlink()
     again = lf_export("run", path)
