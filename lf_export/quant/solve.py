@@ -92,7 +92,7 @@ def quantize_group(
 def _calibrated(
     W: torch.Tensor, moments: Moments, scheme: Scheme
 ) -> tuple[Quantized | None, float | None, int, str | None]:
-    needed = int(moments.width * _TOKENS_PER_WIDTH)
+    needed = max(1, int(moments.width * _TOKENS_PER_WIDTH))
     if moments.count < needed:
         return None, None, 0, f"only {moments.count} tokens for a width of {moments.width}, expected {needed}"
     try:
