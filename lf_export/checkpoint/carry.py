@@ -81,12 +81,20 @@ def copy_licences(source: Path, target: Path, label: str = "") -> tuple[str, ...
         InputError: a file is a link that leads out of the folder.
     """
     copied = []
-    for path in sorted(source.iterdir()):
-        if _matches(path.name, _LICENCES) and not path.name.endswith(_NEVER) and path.is_file():
-            name = f"{path.stem}.{label}{path.suffix}" if label else path.name
-            shutil.copyfile(contained(source, path.name), target / name)
-            copied.append(name)
+    for path in licence_files(source):
+        name = f"{path.stem}.{label}{path.suffix}" if label else path.name
+        shutil.copyfile(contained(source, path.name), target / name)
+        copied.append(name)
     return tuple(copied)
+
+
+def licence_files(source: Path) -> list[Path]:
+    """The licence and notice files of a folder, in the order of their names."""
+    return [
+        path
+        for path in sorted(source.iterdir())
+        if _matches(path.name, _LICENCES) and not path.name.endswith(_NEVER) and path.is_file()
+    ]
 
 
 def _is_companion(name: str) -> bool:

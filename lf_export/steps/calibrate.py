@@ -11,11 +11,12 @@ from lf_export.checkpoint.staging import staging
 from lf_export.progress import stage
 from lf_export.provenance import manifest, write_manifest
 from lf_export.runtimes.causal import load_tokenizer
-from lf_export.shipped import shipped
 from lf_export.steps.sources import data_path
 
-_SUITES = tuple(str(shipped("calibration", f"suites/{name}.jsonl")) for name in ("calls", "no-call"))
+_SUITES = ("calls", "no-call")
 """The shipped suites: nothing that calibrates may be in them."""
+
+_SHIPPED_SUITE = "shipped:suites/"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def calibrate_model(options: CalibrateOptions) -> CalibrationSet:
         CalibrationOptions(
             calls=tuple(data_path(name, options.folder) for name in options.calls),
             chat=tuple(data_path(name, options.folder) for name in options.chat),
-            suites=tuple(dict.fromkeys((*_SUITES, *(str(data_path(name, options.folder)) for name in options.suites)))),
+            suites=tuple(dict.fromkeys((*_SUITES, *(_suite(name, options.folder) for name in options.suites)))),
             weights=options.weights,
             dialect=options.dialect,
             share=options.call_share,
@@ -71,6 +72,13 @@ def calibrate_model(options: CalibrateOptions) -> CalibrationSet:
             write_manifest(folder, manifest("calibration", calibration=found.audit.to_json()))
             advance()
     return found
+
+
+def _suite(name: str, folder: Path | None) -> str:
+    """A suite as the audit names it: one that ships by its name, which is the same on every machine."""
+    if name.startswith(_SHIPPED_SUITE):
+        return name.removeprefix(_SHIPPED_SUITE).removesuffix(".jsonl")
+    return str(data_path(name, folder))
 
 
 def audit_text(calibration: CalibrationSet) -> tuple[str, dict[str, Any]]:

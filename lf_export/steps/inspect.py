@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lf_export.checkpoint.adapter import open_adapter
+from lf_export.checkpoint.carry import licence_files
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.errors import InputError, MissingError
 from lf_export.provenance import read_manifest
 from lf_export.steps.plan import bytes_text
 
 _GGUF_MAGIC = b"GGUF"
-_LICENCES = ("LICENSE", "LICENCE", "COPYING", "NOTICE", "USE_POLICY")
 
 
 def inspect_path(path: Path) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def _template(root: Path) -> str | None:
 def _beside(root: Path) -> dict[str, Any]:
     manifest = read_manifest(root)
     return {
-        "licences": sorted(file.name for file in root.iterdir() if file.name.upper().startswith(_LICENCES)),
+        "licences": [file.name for file in licence_files(root)],
         "manifest": manifest
         and {"kind": manifest["kind"], "lf-export": (manifest.get("versions") or {}).get("lf-export", "unknown")},
     }

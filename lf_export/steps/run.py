@@ -232,9 +232,7 @@ def _calibrate_options(inputs: _Inputs, out: Path) -> CalibrateOptions:
         seed=wanted.seed,
         allow_dropped=wanted.allow_dropped,
         weights=dict(wanted.weights),
-        suites=()
-        if inputs.recipe.bench is None
-        else (inputs.recipe.bench.calls.path, inputs.recipe.bench.no_call.path),
+        suites=tuple(_judging(inputs.recipe)),
         out=out,
         overwrite=True,
         folder=inputs.folder,

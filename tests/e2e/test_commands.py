@@ -44,8 +44,9 @@ def test_calibrate_prints_the_audit_and_quantize_takes_its_folder(
     )
     assert made.status == 0, made.err
     (manifest,) = json.loads(made.out)["artifacts"].values()
-    digest = json.loads(lf_export("calibrate", merged, *data, "--json").out)["digest"]
-    assert manifest["calibration"]["digest"] == digest
+    audit = json.loads(lf_export("calibrate", merged, *data, "--json").out)
+    assert manifest["calibration"]["digest"] == audit["digest"]
+    assert manifest["calibration"]["suites"] == audit["suites"] == ["calls", "no-call"]  # no path of this machine
     config = json.loads((tmp_path / "eight" / "config.json").read_text(encoding="utf-8"))
     assert config["quantization_config"]["bits"] == 8
     assert config["quantization_config"]["checkpoint_format"] == "gptq"
