@@ -18,10 +18,11 @@ import platform
 import shutil
 import statistics
 import sys
-import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from charged import charged
 
 FULL = {"hidden_size": 1024, "num_hidden_layers": 24, "intermediate_size": 2816, "num_attention_heads": 16}
 QUICK = {"hidden_size": 512, "num_hidden_layers": 4, "intermediate_size": 1536, "num_attention_heads": 8}
@@ -136,13 +137,7 @@ def child(arguments: list[str], threads: int) -> dict[str, float]:
     """Run one step in a child; wall and CPU seconds, peak memory in MB."""
     environment = os.environ | {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     command = [sys.executable, str(Path(__file__).resolve()), *arguments, "--threads", str(threads)]
-    start = time.perf_counter()
-    process = os.posix_spawn(sys.executable, command, environment)
-    _, status, usage = os.wait4(process, 0)
-    wall = time.perf_counter() - start
-    if status:
-        sys.exit(f"{arguments} failed with status {os.waitstatus_to_exitcode(status)}")
-    return {"wall_s": wall, "cpu_s": usage.ru_utime + usage.ru_stime, "peak_mb": usage.ru_maxrss / 1024}
+    return charged(command, environment)
 
 
 def measure(model: Path, folder: Path, options: argparse.Namespace, imatrix: bool) -> dict[str, Any]:

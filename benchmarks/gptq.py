@@ -18,10 +18,11 @@ import platform
 import shutil
 import statistics
 import sys
-import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from charged import charged
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "calibration"
@@ -131,18 +132,7 @@ def child(command: list[str], threads: int, log: Path) -> dict[str, float]:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    start = time.perf_counter()
-    opened = [
-        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644),
-        (os.POSIX_SPAWN_DUP2, 1, 2),
-    ]
-    process = os.posix_spawn(command[0], command, environment, file_actions=opened)
-    _, status, usage = os.wait4(process, 0)
-    wall = time.perf_counter() - start
-    if status:
-        print(log.read_text(errors="replace")[-3000:])
-        sys.exit(f"{' '.join(command)} failed with status {os.waitstatus_to_exitcode(status)}")
-    return {"wall_s": wall, "cpu_s": usage.ru_utime + usage.ru_stime, "peak_mb": usage.ru_maxrss / 1024}
+    return charged(command, environment, log)
 
 
 def measure(options: argparse.Namespace, folder: Path, peers: Path | None) -> dict[str, Any]:

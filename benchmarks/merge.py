@@ -16,11 +16,12 @@ import platform
 import shutil
 import statistics
 import sys
-import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from charged import charged
 
 FULL = {
     "hidden_size": 2048,
@@ -150,13 +151,7 @@ def child(task: str, folder: Path, threads: int, out: str = "") -> dict[str, flo
     """Run one task in a child; wall and CPU seconds, peak memory in MB."""
     environment = os.environ | {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     command = [sys.executable, os.path.abspath(__file__), "--task", task, "--cache", str(folder), "--out", out]  # noqa: PTH100
-    start = time.perf_counter()
-    process = os.posix_spawn(sys.executable, command, environment)
-    _, status, usage = os.wait4(process, 0)
-    wall = time.perf_counter() - start
-    if status:
-        sys.exit(f"{task} failed with status {os.waitstatus_to_exitcode(status)}")
-    return {"wall_s": wall, "cpu_s": usage.ru_utime + usage.ru_stime, "peak_mb": usage.ru_maxrss / 1024}
+    return charged(command, environment)
 
 
 def measure(folder: Path, runs: int, threads: int) -> dict[str, Any]:
