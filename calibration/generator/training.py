@@ -12,7 +12,7 @@ from generator.requests import ask
 from generator.seeds import Function, Split, is_required, slots
 
 # Shares of the branches behind a block. A small model learns to call first; to ask back and to decline take more
-# examples, which the second mix has.
+# examples, which the second mix has; the third keeps both.
 MIXES = {
     "calls": {
         "call": 0.48,
@@ -31,7 +31,17 @@ MIXES = {
         "no_function_fits": 0.25,
         "chat": 0.06,
     },
+    "balanced": {
+        "call": 0.40,
+        "parallel": 0.05,
+        "multi_turn": 0.05,
+        "clarify": 0.09,
+        "contrast": 0.13,
+        "no_function_fits": 0.21,
+        "chat": 0.07,
+    },
 }
+_NESTED_SHARE = {"calls": 0.0, "abstain": 0.4, "balanced": 0.2}  # of groups whose first function takes an object
 _QUESTIONS = (
     "What is the {words}?",
     "Which {words} do you mean?",
@@ -58,7 +68,7 @@ def training_group(
         rows = rng.sample(chat, min(3, len(chat)))
         return Group([], [("plain_chat", row["messages"]) for row in rows if row["messages"][0]["role"] != "system"])
     first = rng.choice(split.functions)
-    if mix == "abstain" and rng.random() < 0.4:
+    if _NESTED_SHARE[mix] and rng.random() < _NESTED_SHARE[mix]:
         first = rng.choice([function for function in split.functions if can(function, "nested")])
     size = rng.choices([2, 3, 4, 5, 6], [4, 5, 4, 2, 1])[0]
     shown = distractors([first], size, split, rng, same_domain=rng.random() < 0.45)

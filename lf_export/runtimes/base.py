@@ -1,6 +1,6 @@
 """What every runtime gives: the logits and the greedy answers of one loaded artifact."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -37,7 +37,6 @@ class Session(Protocol):
         load_seconds: how long the artifact took to load.
         eos_ids: the tokens that end an answer.
         vocab_size: the width of a row of logits.
-        batch_rows: how many prompts are best decoded together; groups beyond that come in another request.
     """
 
     @property
@@ -60,10 +59,6 @@ class Session(Protocol):
     def vocab_size(self) -> int:
         """The width of a row of logits."""
 
-    @property
-    def batch_rows(self) -> int:
-        """How many prompts are best decoded together."""
-
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` by the artifact's own tokenizer: special tokens are recognised, none is added."""
 
@@ -83,8 +78,13 @@ class Session(Protocol):
     ) -> list[Generation]:
         """Greedy answers to `prefix + branch` for each branch; they share the prefill and may run as a batch."""
 
-    def generate_groups(self, groups: Sequence[PromptGroup], max_new_tokens: int) -> list[list[Generation]]:
-        """Greedy answers to several groups; a session may decode them all as one batch. Times are the batch's."""
+    def generate_groups(
+        self, groups: Sequence[PromptGroup], max_new_tokens: int
+    ) -> Iterator[tuple[int, list[Generation]]]:
+        """Greedy answers to several groups: each group's number and its answers, as soon as the last of them ends.
+
+        A session may run many groups together; times then count from when it began with a group.
+        """
 
     def generate_one(self, prompt: Sequence[int], max_new_tokens: int) -> Generation:
         """One greedy answer at batch size 1 with nothing shared, for latency."""

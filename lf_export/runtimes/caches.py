@@ -1,6 +1,7 @@
 """Key-value caches for answering many prompts at once: rows of several prefills, grown without copies, thinned."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,13 @@ _ROOM = 64
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # Transformers is not typed
     """A cache layer that grows into memory set aside, where `DynamicLayer` copies all it has for every token."""
 
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
+        """Take over `keys` and `values` [rows, heads, room, head_dim], of which `length` positions are written."""
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self._room: tuple[torch.Tensor, ...] = (keys, values)
+        self.keys, self.values = keys[:, :, :length], values[:, :, :length]
+
     def update(
         self,
         key_states: torch.Tensor,
@@ -20,48 +28,65 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # Transformers is not typ
         **_kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append states [rows, heads, t, head_dim]; returns all of them."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
-            self._rooms: tuple[torch.Tensor, torch.Tensor] | None = None
         have, new = self.keys.shape[-2], key_states.shape[-2]
-        rooms = self._rooms
-        if rooms is None or have + new > rooms[0].shape[-2] or rooms[0].shape[0] != key_states.shape[0]:
-            rooms = self._rooms = (self._grown(self.keys, key_states), self._grown(self.values, value_states))
-        for room, states in zip(rooms, (key_states, value_states), strict=True):
+        if have + new > self._room[0].shape[-2]:
+            self._room = (_grown(self.keys, new + _ROOM), _grown(self.values, new + _ROOM))
+        for room, states in zip(self._room, (key_states, value_states), strict=True):
             room[:, :, have : have + new] = states
-        self.keys, self.values = (room[:, :, : have + new] for room in rooms)
+        self.keys, self.values = (room[:, :, : have + new] for room in self._room)
         return self.keys, self.values
 
-    @staticmethod
-    def _grown(old: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        rows, heads, _, width = states.shape
-        have = old.shape[-2]
-        room = states.new_empty(rows, heads, have + states.shape[-2] + _ROOM, width)
-        room[:, :, :have] = old
-        return room
+    def release(self) -> None:
+        """Free the memory set aside; the layer is not used again."""
+        self._room = ()
 
 
-def joined(caches: Sequence[Any], lengths: Sequence[int]) -> Any:
-    """One cache for the rows of all `caches`, whose sequence lengths are `lengths`, padded on the left with zeros."""
-    longest = max(lengths)
+@dataclass(frozen=True)
+class Part:
+    """Which rows of a cache stay, [rows], and from which position on."""
+
+    cache: Any
+    rows: torch.Tensor
+    start: int
+
+
+def merged(parts: Sequence[Part]) -> Any:
+    """One cache for the rows of all parts, padded on the left with zeros to the longest.
+
+    The caches are emptied layer by layer, so that old and new do not lie in memory together.
+    """
     result = DynamicCache()
-    result.layers = [RoomyLayer() for _ in caches[0].layers]
-    for index, layer in enumerate(result.layers):
-        states = [
-            torch.cat(
-                [
-                    torch.nn.functional.pad(getattr(cache.layers[index], part), (0, 0, longest - length, 0))
-                    for cache, length in zip(caches, lengths, strict=True)
-                ]
-            )
-            for part in ("keys", "values")
-        ]
-        layer.update(*states)
+    result.layers = []
+    for index in range(len(parts[0].cache.layers)):
+        layers = [part.cache.layers[index] for part in parts]
+        length = max(layer.keys.shape[-2] - part.start for layer, part in zip(layers, parts, strict=True))
+        keys = _gathered([layer.keys for layer in layers], parts, length)
+        values = _gathered([layer.values for layer in layers], parts, length)
+        result.layers.append(RoomyLayer(keys, values, length))
+        for layer in layers:
+            layer.keys = layer.values = None
+            if isinstance(layer, RoomyLayer):
+                layer.release()
     return result
 
 
-def keep_rows(cache: Any, rows: torch.Tensor) -> None:
-    """Drop every row of the cache but `rows`."""
-    for layer in cache.layers:
-        layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+def _gathered(states: Sequence[torch.Tensor], parts: Sequence[Part], length: int) -> torch.Tensor:
+    """[rows, heads, length + room, head_dim] from the chosen rows of each [rows, heads, t, head_dim]."""
+    _, heads, _, width = states[0].shape
+    count = sum(len(part.rows) for part in parts)
+    room = states[0].new_empty(count, heads, length + _ROOM, width)
+    first = 0
+    for each, part in zip(states, parts, strict=True):
+        place = room[first : first + len(part.rows), :, :length]
+        padding = length - (each.shape[-2] - part.start)
+        place[:, :, :padding] = 0  # masked, but it must be finite
+        place[:, :, padding:] = each[part.rows, :, part.start :]
+        first += len(part.rows)
+    return room
+
+
+def _grown(old: torch.Tensor, more: int) -> torch.Tensor:
+    rows, heads, have, width = old.shape
+    room = old.new_empty(rows, heads, have + more, width)
+    room[:, :, :have] = old
+    return room

@@ -2,8 +2,8 @@
 
 import copy
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,13 @@ import numpy as np
 import torch
 
 from lf_export.errors import InputError
+from lf_export.runtimes.answers import Answer
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
-from lf_export.runtimes.caches import joined, keep_rows
+from lf_export.runtimes.rows import Rows
+
+# More rows cost little while reading the weights is what takes time; their keys and values must find room.
+_MOST_ROWS = 32
+_CACHE_BYTES = 2 << 30
 
 
 class CausalSession:
@@ -21,9 +26,6 @@ class CausalSession:
     Branches of one prefix are prefilled together: [prefix][padding][branch], where padding is masked and positions
     go on as if it were not there.
     """
-
-    # More rows cost little while reading the weights is what takes time.
-    batch_rows = 32
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, representative: bool, load_seconds: float) -> None:
         self.name = name
@@ -34,7 +36,6 @@ class CausalSession:
         self._model = model
         self._tokenizer = tokenizer
         self._pad = min(self.eos_ids)
-        self._prefilled: dict[tuple[int, ...], Any] = {}
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; special tokens are recognised, none is added."""
@@ -67,26 +68,34 @@ class CausalSession:
         self, prefix: Sequence[int], branches: Sequence[Sequence[int]], max_new_tokens: int
     ) -> list[Generation]:
         """See `Session.generate`; all branches run as one batch."""
-        return self.generate_groups([(prefix, branches)], max_new_tokens)[0]
+        ((_, found),) = self.generate_groups([(prefix, branches)], max_new_tokens)
+        return found
 
-    @torch.inference_mode()
-    def generate_groups(self, groups: Sequence[PromptGroup], max_new_tokens: int) -> list[list[Generation]]:
-        """See `Session.generate_groups`; each group is prefilled by itself, then all rows decode as one batch."""
-        began = time.perf_counter()
-        self._prefilled.clear()
-        starts = [self._start(prefix, branches) for prefix, branches in groups if branches]
-        if not starts:
-            return [[] for _ in groups]
-        lengths = [start.mask.shape[1] for start in starts]
-        longest = max(lengths)
-        rows = _Rows(
-            tokens=torch.cat([start.tokens for start in starts]),
-            positions=torch.cat([start.positions for start in starts]),
-            mask=torch.cat([_left_padded(start.mask, longest) for start in starts]),
-            cache=joined([start.cache for start in starts], lengths),
-        )
-        answers = iter(self._decode(rows, max_new_tokens, began))
-        return [[next(answers) for _ in branches] for _, branches in groups]
+    def generate_groups(
+        self, groups: Sequence[PromptGroup], max_new_tokens: int
+    ) -> Iterator[tuple[int, list[Generation]]]:
+        """See `Session.generate_groups`; the next group is prefilled as soon as enough answers have ended."""
+        waiting = deque(enumerate(groups))
+        answers: dict[int, list[Answer]] = {}
+        running: list[Answer] = []  # the answer of each row, those that are over too
+        rows: Rows | None = None
+        most = self._most_rows(groups, max_new_tokens)
+        while waiting or not all(answer.over for answer in running):
+            joining: list[tuple[Rows, list[Answer]]] = []
+            busy = sum(not answer.over for answer in running)
+            while waiting and (not busy or busy + len(waiting[0][1][1]) <= most):
+                number, (prefix, branches) = waiting.popleft()
+                answers[number] = [Answer(time.perf_counter()) for _ in branches]
+                busy += len(branches)
+                if branches:
+                    joining.append((self._start(prefix, branches), answers[number]))
+            rows, running = _regrouped(rows, running, joining)
+            if rows is not None:
+                self._take(rows, running, max_new_tokens)
+            for number in [number for number, found in answers.items() if all(answer.over for answer in found)]:
+                yield number, [self._generation(answer) for answer in answers.pop(number)]
+            if rows is not None and not all(answer.over for answer in running):
+                self._step(rows)
 
     def generate_one(self, prompt: Sequence[int], max_new_tokens: int) -> Generation:
         """See `Session.generate_one`."""
@@ -95,20 +104,26 @@ class CausalSession:
     def close(self) -> None:
         """Free the model."""
         self._model = None
-        self._prefilled.clear()
+
+    def _most_rows(self, groups: Sequence[PromptGroup], max_new_tokens: int) -> int:
+        """How many answers run at a time: what their keys and values leave room for; a group is never divided."""
+        config = self._model.config.get_text_config()
+        heads = config.num_key_value_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        position: int = 2 * config.num_hidden_layers * heads * width * self._model.dtype.itemsize
+        longest = max((len(prefix) + len(branch) for prefix, branches in groups for branch in branches), default=0)
+        return min(_MOST_ROWS, _CACHE_BYTES // (position * (longest + max_new_tokens)))
 
     def _prefill(self, prefix: Sequence[int]) -> Any:
-        """The cache after `prefix`; kept until the next `generate_groups`, so that scoring finds it again."""
+        """The cache after `prefix`."""
         if not prefix:
             return None
-        key = tuple(prefix)
-        if key not in self._prefilled:
-            output = self._model(input_ids=torch.tensor([list(prefix)]), use_cache=True, logits_to_keep=1)
-            self._prefilled[key] = output.past_key_values
-        return self._prefilled[key]
+        output = self._model(input_ids=torch.tensor([list(prefix)]), use_cache=True, logits_to_keep=1)
+        return output.past_key_values
 
-    def _start(self, prefix: Sequence[int], branches: Sequence[Sequence[int]]) -> "_Rows":
-        """Prefill one group, and take the first token of each answer."""
+    @torch.inference_mode()
+    def _start(self, prefix: Sequence[int], branches: Sequence[Sequence[int]]) -> Rows:
+        """Prefill one group, and find the first token of each answer."""
         prefix, heads = _split(prefix, branches)
         rows = [[*head, *branch] for head, branch in zip(heads, branches, strict=True)]
         width = max(map(len, rows))
@@ -116,7 +131,6 @@ class CausalSession:
         ids = torch.tensor([[self._pad] * (width - len(row)) + row for row in rows])
         shared = self._prefill(prefix)
         if shared is not None:
-            shared = copy.deepcopy(shared)
             shared.batch_repeat_interleave(len(rows))
         seen = torch.arange(width)[None, :] >= padding[:, None]
         mask = torch.cat([torch.ones(len(rows), len(prefix), dtype=torch.bool), seen], dim=1).long()
@@ -130,59 +144,48 @@ class CausalSession:
             logits_to_keep=1,
         )
         best = output.logits[:, -1].argmax(dim=-1)
-        return _Rows(best, positions[:, -1:] + 1, mask, output.past_key_values)
+        return Rows(best, positions[:, -1:] + 1, mask, output.past_key_values)
 
-    def _decode(self, rows: "_Rows", max_new_tokens: int, began: float) -> list[Generation]:
-        count = len(rows.tokens)
-        answers: list[list[int]] = [[] for _ in range(count)]
-        times: list[list[float]] = [[] for _ in range(count)]
-        going = list(range(count))
-        for step in range(max_new_tokens):
-            now = time.perf_counter() - began
-            for row, token in zip(going, rows.tokens.tolist(), strict=True):
-                answers[row].append(token)
-                times[row].append(now)
-            left = [at for at, token in enumerate(rows.tokens.tolist()) if token not in self.eos_ids]
-            if not left or step + 1 == max_new_tokens:
-                break
-            if len(left) < len(going):
-                rows.keep(torch.tensor(left))
-                going = [going[at] for at in left]
-            rows.mask = torch.cat([rows.mask, rows.mask.new_ones(len(going), 1)], dim=1)
-            output = self._model(
-                input_ids=rows.tokens[:, None],
-                attention_mask=rows.mask,
-                position_ids=rows.positions,
-                past_key_values=rows.cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            rows.tokens = output.logits[:, -1].argmax(dim=-1)
-            rows.positions = rows.positions + 1
-        return [self._generation(*pair) for pair in zip(answers, times, strict=True)]
+    def _take(self, rows: Rows, running: Sequence[Answer], most: int) -> None:
+        """Write the last token of each row to its answer."""
+        now = time.perf_counter()
+        for answer, token in zip(running, rows.tokens.tolist(), strict=True):
+            if not answer.over:
+                answer.take(token, now, self.eos_ids, most)
 
-    def _generation(self, ids: list[int], times: list[float]) -> Generation:
+    @torch.inference_mode()
+    def _step(self, rows: Rows) -> None:
+        """Find the next token of each row."""
+        rows.mask = torch.cat([rows.mask, rows.mask.new_ones(len(rows.mask), 1)], dim=1)
+        output = self._model(
+            input_ids=rows.tokens[:, None],
+            attention_mask=rows.mask,
+            position_ids=rows.positions,
+            past_key_values=rows.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        rows.tokens = output.logits[:, -1].argmax(dim=-1)
+        rows.positions = rows.positions + 1
+
+    def _generation(self, answer: Answer) -> Generation:
+        ids = answer.ids
         kept = ids[:-1] if ids and ids[-1] in self.eos_ids else ids
-        return Generation(tuple(ids), self.decode(kept), tuple(times))
+        return Generation(tuple(ids), self.decode(kept), tuple(answer.times))
 
 
-@dataclass
-class _Rows:
-    """Answers under way: the last token of each [rows], its position [rows, 1], what it sees [rows, t], its cache."""
-
-    tokens: torch.Tensor
-    positions: torch.Tensor
-    mask: torch.Tensor
-    cache: Any
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """Drop every row but `rows`."""
-        self.tokens, self.positions, self.mask = self.tokens[rows], self.positions[rows], self.mask[rows]
-        keep_rows(self.cache, rows)
-
-
-def _left_padded(mask: torch.Tensor, length: int) -> torch.Tensor:
-    return torch.nn.functional.pad(mask, (length - mask.shape[1], 0))
+def _regrouped(
+    rows: Rows | None, running: list[Answer], joining: Sequence[tuple[Rows, list[Answer]]]
+) -> tuple[Rows | None, list[Answer]]:
+    """Let new rows in. Rows that are over leave then, or when they are a quarter: leaving copies all that stays."""
+    going = [row for row, answer in enumerate(running) if not answer.over]
+    if not joining and 4 * len(going) > 3 * len(running):
+        return rows, running
+    parts: list[tuple[Rows, Sequence[int]]] = [(start, range(len(answers))) for start, answers in joining]
+    if rows is not None and going:
+        parts.insert(0, (rows, going))
+    left = [running[row] for row in going] + [answer for _, answers in joining for answer in answers]
+    return (Rows.merged(parts) if parts else None), left
 
 
 def _split(prefix: Sequence[int], branches: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -55,7 +55,6 @@ class ChildSession:
         self.load_seconds: float = hello["load_seconds"]
         self.eos_ids: frozenset[int] = frozenset(hello["eos_ids"])
         self.vocab_size: int = hello["vocab_size"]
-        self.batch_rows: int = hello["batch_rows"]
 
     def __enter__(self) -> Self:
         return self
@@ -82,11 +81,15 @@ class ChildSession:
         flat = np.fromfile(self._logits, dtype=np.float32).reshape(-1, self.vocab_size)
         return np.split(flat, np.cumsum(answer["rows"])[:-1])
 
-    def generate_groups(self, groups: Sequence[PromptGroup], max_new_tokens: int) -> list[list[Generation]]:
-        """See `Session.generate_groups`."""
+    def generate_groups(
+        self, groups: Sequence[PromptGroup], max_new_tokens: int
+    ) -> Iterator[tuple[int, list[Generation]]]:
+        """See `Session.generate_groups`; what is asked before the last group has come is answered by nothing."""
         plain = [(_plain(prefix), [_plain(branch) for branch in branches]) for prefix, branches in groups]
         answer = self._ask(do="generate", groups=plain, max_new_tokens=max_new_tokens)
-        return [_generations(group) for group in answer["groups"]]
+        while "group" in answer:
+            yield answer["group"], _generations(answer["generations"])
+            answer = self._receive()
 
     def generate_one(self, prompt: Sequence[int], max_new_tokens: int) -> Generation:
         """See `Session.generate_one`."""

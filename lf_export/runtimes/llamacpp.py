@@ -2,20 +2,23 @@
 
 import ctypes
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lf_export.errors import InputError, StepError
+from lf_export.runtimes.answers import Answer
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
 from lf_export.runtimes.llamacpp_context import Context, Row, int32_pointer
+from lf_export.runtimes.llamacpp_groups import PARALLEL, Piece, split_last
 from lf_export.runtimes.llamacpp_native import last_errors, llama
 
 NAME = "llamacpp"
 _MAGIC = b"GGUF"
-# Sequences that are decoded at a time; sequence 0 holds the shared prefix.
-_PARALLEL = 8
+# Cells of a context in which several groups are answered; a group that needs more gets more.
+_CELLS = 4096
 
 
 def accepts(path: Path) -> bool:
@@ -57,7 +60,6 @@ class LlamaCppSession:
 
     name = NAME
     representative = True
-    batch_rows = 8  # one group at a time, whose prefix then still is in the context when it is scored
 
     def __init__(self, path: Path, threads: int) -> None:
         start = time.perf_counter()
@@ -106,13 +108,13 @@ class LlamaCppSession:
             InputError: nothing precedes a start, or prefix and branch are longer than the model's context.
         """
         results: list[Logits] = []
-        shared, tail = _split(prefix)
+        shared, tail = split_last(prefix)
         for group in _groups(len(branches)):
             texts = [tail + list(branches[index]) for index in group]
             froms = [len(tail) + starts[index] for index in group]
             if min(froms) < 1:
                 raise InputError("a branch cannot be scored from its first token when the prefix is empty")
-            self._prepare(shared, texts, 0)
+            self._prepare(shared, texts)
             rows, sizes = [], []
             for sequence, (text, start) in enumerate(zip(texts, froms, strict=True), 1):
                 # The last token predicts nothing that is asked for.
@@ -129,26 +131,46 @@ class LlamaCppSession:
     def generate(
         self, prefix: Sequence[int], branches: Sequence[Sequence[int]], max_new_tokens: int
     ) -> list[Generation]:
-        """Greedy answers to `prefix + branch` for each branch, up to eight at a time, over one prefill of `prefix`.
+        """Greedy answers to `prefix + branch` for each branch over one prefill of `prefix`.
 
         An answer that reaches the model's context is cut there.
 
         Raises:
             InputError: a prompt is empty or as long as the model's context.
         """
-        results: list[Generation] = []
-        shared, tail = _split(prefix)
-        for group in _groups(len(branches)):
-            start = time.perf_counter()
-            texts = [tail + list(branches[index]) for index in group]
-            self._prepare(shared, texts, max_new_tokens)
-            results += self._generate(len(shared), texts, max_new_tokens, start)
-            self._release(len(group))
-        return results
+        groups = [(prefix, [branches[index] for index in part]) for part in _groups(len(branches))]
+        found = dict(self.generate_groups(groups, max_new_tokens))
+        return [generation for number in range(len(groups)) for generation in found[number]]
 
-    def generate_groups(self, groups: Sequence[PromptGroup], max_new_tokens: int) -> list[list[Generation]]:
-        """Greedy answers to several groups, one group after the other."""
-        return [self.generate(prefix, branches, max_new_tokens) for prefix, branches in groups]
+    def generate_groups(
+        self, groups: Sequence[PromptGroup], max_new_tokens: int
+    ) -> Iterator[tuple[int, list[Generation]]]:
+        """See `Session.generate_groups`; the next group begins as soon as there are sequences and cells for it.
+
+        Raises:
+            InputError: a prompt is empty or as long as the model's context, or a group has more than 16 branches.
+        """
+        pieces = [Piece.of(number, *group, max_new_tokens) for number, group in enumerate(groups)]
+        for piece in pieces:
+            self._check(len(piece.shared), piece.texts, max_new_tokens)
+        needed = [piece.cells for piece in pieces]
+        self._make_room(max([0, *needed, min(sum(needed), _CELLS)]))
+        self._forget_prefix()
+        free, cells = list(range(PARALLEL)), self._context.cells
+        waiting, running = deque(pieces), list[Piece]()
+        rows: list[Row] = []
+        while waiting or running:
+            while waiting and len(waiting[0].texts) <= len(free) and waiting[0].cells <= cells:
+                piece = waiting.popleft()
+                cells -= piece.cells
+                rows += self._begin(piece, [free.pop() for _ in piece.texts], max_new_tokens)
+                running.append(piece)
+            rows = self._advance(rows, running)
+            for piece in [piece for piece in running if piece.over]:
+                running.remove(piece)
+                free += piece.sequences
+                cells += piece.cells
+                yield piece.number, [self._generation(answer) for answer in piece.answers]
 
     def generate_one(self, prompt: Sequence[int], max_new_tokens: int) -> Generation:
         """One greedy answer with nothing shared or kept from before.
@@ -156,12 +178,8 @@ class LlamaCppSession:
         Raises:
             InputError: the prompt is empty or as long as the model's context.
         """
-        self._forget_prefix()
-        start = time.perf_counter()
-        self._prepare([], [list(prompt)], max_new_tokens)
-        (result,) = self._generate(0, [list(prompt)], max_new_tokens, start)
-        self._release(1)
-        return result
+        (found,) = self.generate([], [prompt], max_new_tokens)
+        return found
 
     def close(self) -> None:
         """Free the model; the session is not used again."""
@@ -170,54 +188,70 @@ class LlamaCppSession:
             self._lib.llama_model_free(self._model)
             self._model = None
 
-    def _generate(self, offset: int, texts: Sequence[Sequence[int]], limit: int, start: float) -> list[Generation]:
-        """Decode the texts as sequences 1, 2, … after `offset` shared tokens and go on greedily."""
-        rows: list[Row] = []
-        for sequence, text in enumerate(texts, 1):
+    def _begin(self, piece: Piece, sequences: list[int], limit: int) -> list[Row]:
+        """Prefill what the branches share, and the rows to decode for the first token of each answer."""
+        piece.sequences = sequences
+        piece.answers = [Answer(time.perf_counter()) for _ in piece.texts]
+        offset = len(piece.shared)
+        piece.room = [min(limit, self._longest - offset - len(text)) for text in piece.texts]
+        if not sequences:
+            return []
+        self._context.decode([Row(token, place, sequences[0]) for place, token in enumerate(piece.shared)])
+        for sequence in sequences[1:]:
+            self._context.share(sequences[0], sequence)
+        rows = []
+        for sequence, text in zip(sequences, piece.texts, strict=True):
             rows += [Row(token, offset + place, sequence) for place, token in enumerate(text[:-1])]
             rows.append(Row(text[-1], offset + len(text) - 1, sequence, wanted=True))
-        answers: list[list[int]] = [[] for _ in texts]
-        times: list[list[float]] = [[] for _ in texts]
-        room = [min(limit, self._longest - offset - len(text)) for text in texts]
-        while rows:
-            asked = [row for row in rows if row.wanted]
-            choices = self._context.decode(rows).argmax(axis=1)
-            now = time.perf_counter() - start
-            rows = []
-            for row, choice in zip(asked, choices, strict=True):
-                answer = answers[row.sequence - 1]
-                answer.append(int(choice))
-                times[row.sequence - 1].append(now)
-                if int(choice) not in self.eos_ids and len(answer) < room[row.sequence - 1]:
-                    rows.append(Row(int(choice), row.position + 1, row.sequence, wanted=True))
-        return [
-            Generation(
-                tuple(answer), self.decode([index for index in answer if index not in self.eos_ids]), tuple(ticks)
-            )
-            for answer, ticks in zip(answers, times, strict=True)
-        ]
+        return rows
 
-    def _prepare(self, shared: Sequence[int], texts: Sequence[Sequence[int]], new: int) -> None:
-        """Prefill `shared`, let sequences 1, 2, … begin with it, with room for `new` tokens after each of `texts`."""
-        for text in texts:
-            if not text:
-                raise InputError("an empty prompt cannot be continued")
-            if len(shared) + len(text) + min(new, 1) > self._longest:
-                message = (
-                    f"{len(shared) + len(text)} tokens are asked for, {self._path} has a context of {self._longest}"
-                )
-                raise InputError(message, "leave out the longest items")
-        cells = len(shared) + sum(len(text) + new for text in texts)
-        if cells > self._context.cells:
-            self._context.close()
-            self._context = self._new_context(cells)
-            self._prefix = None
+    def _advance(self, rows: Sequence[Row], running: Sequence[Piece]) -> list[Row]:
+        """Decode `rows`, write the tokens that they lead to, and the rows for the tokens after these."""
+        places = {
+            sequence: (answer, room)
+            for piece in running
+            for sequence, answer, room in zip(piece.sequences, piece.answers, piece.room, strict=True)
+        }
+        choices = self._context.decode(rows).argmax(axis=1)
+        now = time.perf_counter()
+        following = []
+        for row, choice in zip([row for row in rows if row.wanted], choices.tolist(), strict=True):
+            answer, room = places[row.sequence]
+            answer.take(choice, now, self.eos_ids, room)
+            if answer.over:
+                self._context.forget(row.sequence)
+            else:
+                following.append(Row(choice, row.position + 1, row.sequence, wanted=True))
+        return following
+
+    def _generation(self, answer: Answer) -> Generation:
+        text = self.decode([token for token in answer.ids if token not in self.eos_ids])
+        return Generation(tuple(answer.ids), text, tuple(answer.times))
+
+    def _prepare(self, shared: Sequence[int], texts: Sequence[Sequence[int]]) -> None:
+        """Prefill `shared` and let sequences 1, 2, … begin with it, with room for `texts`."""
+        self._check(len(shared), texts, 0)
+        self._make_room(len(shared) + sum(map(len, texts)))
         if self._prefix != list(shared):
             self._forget_prefix()
             self._context.decode([Row(token, place, 0) for place, token in enumerate(shared)])
             self._prefix = list(shared)
         for sequence in range(1, len(texts) + 1):
             self._context.share(0, sequence)
+
+    def _check(self, shared: int, texts: Sequence[Sequence[int]], new: int) -> None:
+        for text in texts:
+            if not text:
+                raise InputError("an empty prompt cannot be continued")
+            if shared + len(text) + min(new, 1) > self._longest:
+                message = f"{shared + len(text)} tokens are asked for, {self._path} has a context of {self._longest}"
+                raise InputError(message, "leave out the longest items")
+
+    def _make_room(self, cells: int) -> None:
+        if cells > self._context.cells:
+            self._context.close()
+            self._context = self._new_context(cells)
+            self._prefix = None
 
     def _release(self, sequences: int) -> None:
         for sequence in range(1, sequences + 1):
@@ -228,14 +262,9 @@ class LlamaCppSession:
         self._prefix = None
 
     def _new_context(self, cells: int) -> Context:
-        return Context(self._model, cells, _PARALLEL + 1, self._threads, self.vocab_size)
-
-
-def _split(prefix: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The prefix without its last token, and that token: each branch decodes it to have its logits."""
-    return list(prefix[:-1]), list(prefix[-1:])
+        return Context(self._model, cells, PARALLEL + 1, self._threads, self.vocab_size)
 
 
 def _groups(count: int) -> Iterator[range]:
-    for start in range(0, count, _PARALLEL):
-        yield range(start, min(start + _PARALLEL, count))
+    for start in range(0, count, PARALLEL):
+        yield range(start, min(start + PARALLEL, count))

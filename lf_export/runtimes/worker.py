@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -35,36 +36,37 @@ def main() -> None:
             "load_seconds": session.load_seconds,
             "eos_ids": sorted(session.eos_ids),
             "vocab_size": session.vocab_size,
-            "batch_rows": session.batch_rows,
         },
     )
     for line in sys.stdin:
         try:
-            answer = _answer(session, json.loads(line))
+            for answer in _answers(session, json.loads(line)):
+                _send(answers, answer)
         except ExportError as error:
-            answer = {"error": error.message, "hint": error.hint, "status": error.status}
-        _send(answers, answer)
+            _send(answers, {"error": error.message, "hint": error.hint, "status": error.status})
     session.close()
 
 
-def _answer(session: Session, request: dict[str, Any]) -> dict[str, Any]:
+def _answers(session: Session, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The lines that answer a request: one, but for `generate` one for each group and one at the end."""
     match request["do"]:
         case "encode":
-            return {"ids": [session.encode(text) for text in request["texts"]]}
+            yield {"ids": [session.encode(text) for text in request["texts"]]}
         case "score":
             rows = session.score(request["prefix"], request["branches"], request["starts"])
             with Path(request["file"]).open("wb") as file:
                 file.writelines(np.ascontiguousarray(row, dtype=np.float32).data for row in rows)
-            return {"rows": [len(row) for row in rows]}
+            yield {"rows": [len(row) for row in rows]}
         case "generate":
-            found = session.generate_groups(request["groups"], request["max_new_tokens"])
-            return {"groups": [[asdict(generation) for generation in group] for group in found]}
+            for number, found in session.generate_groups(request["groups"], request["max_new_tokens"]):
+                yield {"group": number, "generations": [asdict(generation) for generation in found]}
+            yield {"end": True}
         case "generate_one":
-            return {"generations": [asdict(session.generate_one(request["prompt"], request["max_new_tokens"]))]}
+            yield {"generations": [asdict(session.generate_one(request["prompt"], request["max_new_tokens"]))]}
         case "usage":
             # Linux counts ru_maxrss in KiB.
             usage = resource.getrusage(resource.RUSAGE_SELF)
-            return {"peak_rss_bytes": usage.ru_maxrss * 1024, "cpu_seconds": usage.ru_utime + usage.ru_stime}
+            yield {"peak_rss_bytes": usage.ru_maxrss * 1024, "cpu_seconds": usage.ru_utime + usage.ru_stime}
         case other:
             raise ExportError(f"the worker knows no request {other!r}")
 

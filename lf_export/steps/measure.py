@@ -1,7 +1,7 @@
 """Measure one artifact: its answers, its distributions on the reference answers, its speed, its size."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class Workload:
     @property
     def units(self) -> int:
         """How many units of progress one artifact takes."""
-        return len(self.prompts) + len(self.chat) + len(self.timed)
+        return len(self.prompts) + len(self.compared) + len(self.chat) + len(self.timed)
 
 
 @dataclass
@@ -107,9 +107,8 @@ def measure(
             found.representative = session.representative
             found.load_seconds = session.load_seconds
             if _same_tokens(session, workload, found):
-                _answers_and_distributions(
-                    session, workload, dialect, found, baseline_logits, advance, is_baseline=is_baseline
-                )
+                _answers(session, workload, dialect, found, advance)
+                _distributions(session, workload, found, baseline_logits, advance, is_baseline=is_baseline)
                 _chat(session, workload, found, advance)
                 _speed(session, workload, found, advance)
             found.peak_rss_bytes, found.cpu_seconds = session.usage()
@@ -154,41 +153,29 @@ def _same_tokens(session: ChildSession, workload: Workload, found: Measured) -> 
     return True
 
 
-def _batches(groups: Sequence[Group], rows: int) -> Iterator[list[Group]]:
-    """Groups in order, so many together that at most `rows` prompts decode at a time (or one group)."""
-    batch: list[Group] = []
-    for group in groups:
-        if batch and sum(len(each.prompts) for each in (*batch, group)) > rows:
-            yield batch
-            batch = []
-        batch.append(group)
-    if batch:
-        yield batch
+def _answers(session: ChildSession, workload: Workload, dialect: Dialect, found: Measured, advance: Advance) -> None:
+    asked = [(group.prefix, group.branches) for group in workload.groups]
+    for number, answered in session.generate_groups(asked, workload.max_new_tokens):
+        for prompt, generation in zip(workload.groups[number].prompts, answered, strict=True):
+            item = prompt.item
+            found.answers[item.id] = judge(
+                dialect.parse(generation.text), item.expected.calls, item.functions, generation.ids, session.eos_ids
+            )
+            advance(1, item.id)
 
 
-def _answers_and_distributions(
+def _distributions(
     session: ChildSession,
     workload: Workload,
-    dialect: Dialect,
     found: Measured,
     baseline_logits: Path,
     advance: Advance,
     *,
     is_baseline: bool,
 ) -> None:
-    """Answers first, then the distributions of the same groups, while their prefixes are still prefilled."""
-    for batch in _batches(workload.groups, session.batch_rows):
-        asked = [(group.prefix, group.branches) for group in batch]
-        for group, answered in zip(batch, session.generate_groups(asked, workload.max_new_tokens), strict=True):
-            for prompt, generation in zip(group.prompts, answered, strict=True):
-                item = prompt.item
-                found.answers[item.id] = judge(
-                    dialect.parse(generation.text), item.expected.calls, item.functions, generation.ids, session.eos_ids
-                )
-                advance(1, item.id)
-        for group in batch:
-            if not _compare(session, group, workload, found, baseline_logits, is_baseline=is_baseline):
-                return
+    for group in workload.groups:
+        if not _compare(session, group, workload, found, baseline_logits, advance, is_baseline=is_baseline):
+            return
 
 
 def _compare(
@@ -197,6 +184,7 @@ def _compare(
     workload: Workload,
     found: Measured,
     baseline_logits: Path,
+    advance: Advance,
     *,
     is_baseline: bool,
 ) -> bool:
@@ -220,6 +208,7 @@ def _compare(
         else:
             theirs = np.load(file, allow_pickle=False)
             found.compared[prompt.item.id] = fidelity.compare_logits(theirs, logits, prompt.answer_ids)
+        advance(1, prompt.item.id)
     return True
 
 

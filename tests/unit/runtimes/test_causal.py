@@ -8,6 +8,7 @@ import pytest
 import torch
 from models import tiny_model, tiny_tokenizer
 
+from lf_export.runtimes import causal
 from lf_export.runtimes.causal import CausalSession
 
 PREFIX = [5, 17, 40, 41, 90]
@@ -74,12 +75,33 @@ def test_an_end_token_ends_an_answer_and_is_not_in_its_text(model: Any, session:
     assert answer.text == stopping.decode(answer.ids[:-1])
 
 
-def test_groups_of_different_lengths_answer_as_if_alone(model: Any, session: CausalSession) -> None:
-    groups = [(PREFIX, BRANCHES), ([50], [[60, 61]]), (PREFIX * 3, [[9], [70, 71, 72, 73]])]
-    found = session.generate_groups(groups, 90)  # beyond the room that a cache sets aside at once
-    assert [[list(answer.ids) for answer in answers] for answers in found] == [
-        [_greedy(model, prefix + branch, 90, session.eos_ids) for branch in branches] for prefix, branches in groups
-    ]
+@pytest.mark.parametrize("most", [1, 3, 5, 32])
+def test_groups_of_different_lengths_answer_as_if_alone(
+    model: Any, session: CausalSession, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(causal, "_MOST_ROWS", most)  # rows of later groups join while others are under way
+    groups = [(PREFIX, BRANCHES), ([50], [[60, 61]]), ([3], []), (PREFIX * 3, [[9], [70, 71, 72, 73]]), ([8], [[9]])]
+    found = dict(session.generate_groups(groups, 90))  # beyond the room that a cache sets aside at once
+    assert {number: [list(answer.ids) for answer in answers] for number, answers in found.items()} == {
+        number: [_greedy(model, prefix + branch, 90, session.eos_ids) for branch in branches]
+        for number, (prefix, branches) in enumerate(groups)
+    }
+
+
+def test_a_group_comes_as_soon_as_it_ends(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(causal, "_MOST_ROWS", 3)
+    stopping = CausalSession(model, tiny_tokenizer(), name="torch", representative=True, load_seconds=0.0)
+    stopping.eos_ids = frozenset({stopping.generate_one([50, 60], 4).ids[1]})
+    groups = [([5, 6], [[7, 8]]), ([50], [[60]]), ([50], [[60]]), ([50], [[60]]), ([50], [[60]])]
+    alone = [stopping.generate_one(prefix + branch, 30) for prefix, (branch,) in groups]
+    order = [number for number, _ in stopping.generate_groups(groups, 30)]
+    assert len(alone[0].ids) > 8, "the first answer must be the longest for this test"
+    assert order == [1, 2, 3, 4, 0]
+
+
+def test_keys_and_values_of_long_prompts_leave_room_for_fewer_rows(session: CausalSession) -> None:
+    assert session._most_rows([([1] * 10, [[2]])], 10) == 32
+    assert session._most_rows([([1] * 2_000_000, [[2]])], 10) < 32
 
 
 def test_a_row_that_ends_leaves_the_others_as_they_are(model: Any) -> None:

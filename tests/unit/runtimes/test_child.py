@@ -27,7 +27,7 @@ def test_a_child_answers_as_the_runtime_does_in_this_process(folder: Path, tmp_p
     here = runtime("torch").open_session(folder, 1)
     with ChildSession("torch", folder, 1, tmp_path) as child:
         assert child.encode(["What is it?<|im_end|>"]) == [here.encode("What is it?<|im_end|>")]
-        ours, (theirs,) = here.generate(PREFIX, BRANCHES, 6), child.generate_groups([(PREFIX, BRANCHES)], 6)
+        ours, ((_, theirs),) = here.generate(PREFIX, BRANCHES, 6), child.generate_groups([(PREFIX, BRANCHES)], 6)
         assert [answer.ids for answer in theirs] == [answer.ids for answer in ours]
         assert [answer.text for answer in theirs] == [answer.text for answer in ours]
         for mine, other in zip(

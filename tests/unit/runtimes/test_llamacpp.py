@@ -10,7 +10,7 @@ from lf_export.checkpoint.index import open_checkpoint
 from lf_export.errors import InputError, MissingError
 from lf_export.formats.gguf import FORMAT, GgufOptions
 from lf_export.quant import ggml
-from lf_export.runtimes import llamacpp_native
+from lf_export.runtimes import llamacpp, llamacpp_native
 from lf_export.runtimes.llamacpp import LlamaCppSession, accepts, open_session
 
 PROMPT = "<|im_start|>user\nWhat is the weather in Paris?<|im_end|>\n<|im_start|>assistant\n"
@@ -68,6 +68,35 @@ def test_answers_over_a_shared_prefix_are_those_alone(session: LlamaCppSession) 
     for branch, answer in zip([*branches, []], together, strict=True):
         assert answer.ids == session.generate_one(prefix + branch, 8).ids
         assert answer.ids[0] == session.score(prefix, [[*branch, 0]], [len(branch)])[0][0].argmax()
+
+
+@pytest.mark.parametrize(("sequences", "cells"), [(2, 4096), (5, 256), (16, 4096)])
+def test_groups_under_way_together_answer_as_if_alone(
+    session: LlamaCppSession, monkeypatch: pytest.MonkeyPatch, sequences: int, cells: int
+) -> None:
+    monkeypatch.setattr(llamacpp, "PARALLEL", sequences)
+    monkeypatch.setattr(llamacpp, "_CELLS", cells)
+    prefix, branches = session.encode(PROMPT), [session.encode(text) for text in ANSWERS]
+    groups = [
+        (prefix, branches[:2]),
+        ([], [prefix]),
+        (prefix[:3], []),
+        (branches[1], branches[:1]),
+        ([7], branches[1:]),
+    ]
+    found = dict(session.generate_groups(groups, 20))
+    assert {number: [answer.ids for answer in answers] for number, answers in found.items()} == {
+        number: [session.generate_one([*shared, *branch], 20).ids for branch in rest]
+        for number, (shared, rest) in enumerate(groups)
+    }
+
+
+def test_more_branches_than_sequences_are_answered_in_turn(session: LlamaCppSession) -> None:
+    prefix, branches = session.encode(PROMPT), [[number] for number in range(20, 40)]
+    found = session.generate(prefix, branches, 3)
+    assert [answer.ids for answer in found] == [session.generate_one([*prefix, *each], 3).ids for each in branches]
+    with pytest.raises(InputError, match="20 branches of one prefix, expected at most 16"):
+        list(session.generate_groups([(prefix, branches)], 3))
 
 
 def test_each_token_has_its_time(session: LlamaCppSession) -> None:

@@ -1,0 +1,26 @@
+"""An answer under way, among others that are written at the same time."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Answer:
+    """What is known of one answer.
+
+    Attributes:
+        began: when work on its group began, by `time.perf_counter`.
+        ids: its tokens so far.
+        times: seconds from `began` to each.
+        over: whether it has ended.
+    """
+
+    began: float
+    ids: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    over: bool = False
+
+    def take(self, token: int, now: float, ends: frozenset[int], most: int) -> None:
+        """Write `token`, and notice the end: an end token or `most` tokens."""
+        self.ids.append(token)
+        self.times.append(now - self.began)
+        self.over = token in ends or len(self.ids) >= most
