@@ -17,7 +17,7 @@ from lf_export.formats.shards import Entry, Shards
 from lf_export.progress import say
 from lf_export.quant.grid import Scheme
 from lf_export.quant.pack import alignment, pack
-from lf_export.quant.solve import Solution, quantize_group
+from lf_export.quant.solve import Solution, quantize_group, rounded
 from lf_export.walk.families import family_of, num_layers
 from lf_export.walk.view import LayerView
 
@@ -114,7 +114,7 @@ class GptqTarget:
     def _write(self, module: str, solution: Solution) -> None:
         if solution.reason:
             say(f"{module}: rounded to nearest: {solution.reason}")
-        self._linear_facts[module] = _linear_facts(solution)
+        self._linear_facts[module] = solution.facts()
         for part, tensor in pack(solution.quantized).items():
             self._shards.put(f"{module}.{part}", tensor)
 
@@ -150,32 +150,11 @@ class GptqTarget:
                 "clip_search": scheme.clip_search,
                 "damp_percent": scheme.damp_percent,
             },
-            "error": _rounded(sum(facts["error"] for facts in linears.values()) / len(linears)),
-            "rtn_error": _rounded(sum(facts["rtn_error"] for facts in linears.values()) / len(linears)),
+            "error": rounded(sum(facts["error"] for facts in linears.values()) / len(linears)),
+            "rtn_error": rounded(sum(facts["rtn_error"] for facts in linears.values()) / len(linears)),
             "fallbacks": {name: facts["reason"] for name, facts in linears.items() if facts["method"] == "rtn"},
             "linears": linears,
         }
-
-
-def _linear_facts(solution: Solution) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "method": solution.method,
-        "error": _rounded(solution.error),
-        "rtn_error": _rounded(solution.rtn_error),
-        "judged_on": solution.judged_on,
-    }
-    if solution.damp is not None:
-        facts["damp_percent"] = solution.damp
-    if solution.dead:
-        facts["dead_inputs"] = solution.dead
-    if solution.reason:
-        facts["reason"] = solution.reason
-    return facts
-
-
-def _rounded(value: float) -> float:
-    """Four significant digits: more would only show in which order a processor adds up."""
-    return float(f"{value:.4g}")
 
 
 def _linears(checkpoint: Checkpoint) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -43,6 +43,27 @@ class Solution:
     damp: float | None
     dead: int
     reason: str | None
+
+    def facts(self) -> dict[str, Any]:
+        """What a manifest says of it, as JSON values."""
+        facts: dict[str, Any] = {
+            "method": self.method,
+            "error": rounded(self.error),
+            "rtn_error": rounded(self.rtn_error),
+            "judged_on": self.judged_on,
+        }
+        if self.damp is not None:
+            facts["damp_percent"] = self.damp
+        if self.dead:
+            facts["dead_inputs"] = self.dead
+        if self.reason:
+            facts["reason"] = self.reason
+        return facts
+
+
+def rounded(value: float) -> float:
+    """Four significant digits: more would only show in which order a processor adds up."""
+    return float(f"{value:.4g}")
 
 
 def quantize_group(

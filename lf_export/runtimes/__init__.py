@@ -7,7 +7,7 @@ from typing import cast
 from lf_export.errors import InputError
 from lf_export.runtimes.base import Generation, Logits, Runtime, Session
 
-RUNTIMES = ("torch", "transformers", "llamacpp")
+RUNTIMES = ("torch", "transformers", "llamacpp", "onnx")
 """Names of runtimes; each is a module of this package, imported when it is asked for, for each is heavy."""
 
 
@@ -23,9 +23,11 @@ def runtime(name: str) -> Runtime:
 
 
 def default_runtime(path: Path) -> str:
-    """The runtime that an artifact is judged in where none is named: llamacpp for GGUF, else torch."""
+    """The runtime that an artifact is judged in where none is named: llamacpp for GGUF, onnx for ONNX, else torch."""
     if path.suffix == ".gguf" or (path.is_dir() and any(path.glob("*.gguf"))):
         return "llamacpp"
+    if (path / "genai_config.json").is_file():
+        return "onnx"
     return "torch"
 
 

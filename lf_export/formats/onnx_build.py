@@ -1,0 +1,79 @@
+"""onnxruntime-genai's builder, in a child process: it prints, keeps memory, and exits with 0 whatever it wrote."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from lf_export.errors import StepError
+from lf_export.formats.onnx_rules import Route
+
+GRAPH_NAME = "model.onnx"
+CONFIG_NAME = "genai_config.json"
+
+_LM_HEAD = "/lm_head/MatMul"
+_EMBEDDING = "/model/embed_tokens/Gather"
+_SHOWN = 3
+
+
+def builder_options(lm_head: str, *, tied: bool, accuracy_level: int | None) -> dict[str, str]:
+    """The builder's options, each said: what it does when it is not told changes what is quantized.
+
+    Args:
+        lm_head: `float`, `int8` or `int4`.
+        tied: whether the output shares the embedding's weight. A tied output in float shares it in the graph too; a
+            quantized one is a matrix of its own, and the embedding stays as it is.
+        accuracy_level: of quantized nodes: 1 computes in fp32, 4 rounds activations to int8; None where no node is.
+    """
+    options = {"hf_token": "false", "hf_remote": "false"}
+    options["shared_embeddings"] = str(tied and lm_head == "float").lower()
+    if accuracy_level is not None:
+        options["accuracy_level"] = str(accuracy_level)
+        kept = [_EMBEDDING, _LM_HEAD] if lm_head == "float" else [_EMBEDDING]
+        options["nodes_to_exclude"] = ",".join(kept)
+        if lm_head != "float":
+            options["matmul_mixed_precision"] = f"last_matmul:{lm_head}"
+    return options
+
+
+def build(source: Path, out: Path, scratch: Path, route: Route, options: Mapping[str, str], threads: int) -> None:
+    """Build the graph of the model in `source` into the folder `out`.
+
+    Args:
+        source: a Hugging Face folder.
+        out: an existing folder.
+        scratch: a folder for the builder's cache and what it prints.
+        route: precision and provider.
+        options: as `builder_options` gives them.
+        threads: of the child.
+
+    Raises:
+        StepError: the builder failed, or left no graph.
+    """
+    command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(source), "-o", str(out)]
+    command += ["-p", route.precision, "-e", route.provider, "-c", str(scratch / "cache"), "--extra_options"]
+    command += [f"{name}={value}" for name, value in options.items()]
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    environment = os.environ | offline | {"OMP_NUM_THREADS": str(threads), "TRANSFORMERS_VERBOSITY": "error"}
+    log = scratch / "builder.log"
+    with log.open("wb") as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
+    if done.returncode or not (out / GRAPH_NAME).is_file() or not (out / CONFIG_NAME).is_file():
+        said = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        how = f"was ended by signal {-done.returncode}" if done.returncode < 0 else f"exited with {done.returncode}"
+        raise StepError(
+            f"onnxruntime-genai's builder {how}: {' | '.join(said[-_SHOWN:])}",
+            "it needs about four times the model's size in memory" if done.returncode < 0 else None,
+        )
+
+
+def aim_at(out: Path, provider: str) -> None:
+    """Let the config in `out` ask for `provider`, where the builder was asked for another one's graph."""
+    path = out / CONFIG_NAME
+    config = json.loads(path.read_text(encoding="utf-8"))
+    session = config["model"]["decoder"]["session_options"]
+    if provider == "cpu" and session.get("provider_options"):
+        session["provider_options"] = []
+        path.write_text(json.dumps(config, indent=4), encoding="utf-8")

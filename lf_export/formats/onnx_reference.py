@@ -1,0 +1,67 @@
+"""What a graph has to answer: the model's own logits, by Transformers' layers, with one layer in memory."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lf_export.checkpoint.index import Checkpoint
+from lf_export.quant.gptq import Quantized, dequantize
+from lf_export.walk.decoder import Decoder
+from lf_export.walk.families import family_of, num_layers
+
+_NORM = "model.norm.weight"
+_LM_HEAD = "lm_head.weight"
+
+# Rows of the output layer that are read at once.
+_ROWS = 16384
+
+
+def reference_logits(
+    checkpoint: Checkpoint,
+    layer: Callable[[str], Mapping[str, torch.Tensor]],
+    head: Quantized | None,
+    ids: Sequence[int],
+) -> npt.NDArray[np.float32]:
+    """The logits after each of `ids`, in fp32, without a cache: [len(ids), vocabulary].
+
+    Args:
+        checkpoint: the model: embedding, final norm, output layer, config.
+        layer: a layer's prefix → its tensors in fp32, by relative name.
+        head: the output layer's integers, where it is quantized.
+        ids: token ids.
+    """
+    decoder = Decoder(checkpoint, family_of(checkpoint.config), torch.device("cpu"))
+    with torch.no_grad():
+        hidden = decoder.embed(torch.tensor(list(ids))).unsqueeze(0)
+        for index in range(num_layers(checkpoint.config)):
+            module = decoder.build(index, layer(decoder.family.prefix(index)), torch.float32)
+            hidden = decoder.run(module, index, hidden)
+        return _head(checkpoint, _normed(checkpoint, hidden[0]), head).numpy()
+
+
+def head_name(checkpoint: Checkpoint) -> str:
+    """The tensor that the output layer multiplies by."""
+    return family_of(checkpoint.config).embedding if checkpoint.tied else _LM_HEAD
+
+
+def _normed(checkpoint: Checkpoint, hidden: torch.Tensor) -> torch.Tensor:
+    """The final norm, RMSNorm in every family that the builder is asked for."""
+    weight = checkpoint.read(_NORM, dtype=torch.float32)
+    scale = torch.rsqrt(hidden.square().mean(-1, keepdim=True) + float(checkpoint.config["rms_norm_eps"]))
+    return weight * (hidden * scale)
+
+
+def _head(checkpoint: Checkpoint, hidden: torch.Tensor, head: Quantized | None) -> torch.Tensor:
+    name = head_name(checkpoint)
+    rows = checkpoint.info(name).shape[0]
+    parts = []
+    for start in range(0, rows, _ROWS):
+        block = slice(start, min(start + _ROWS, rows))
+        if head is None:
+            W = checkpoint.read(name, rows=block, dtype=torch.float32)
+        else:
+            W = dequantize(head.rows(block.start, block.stop))
+        parts.append(hidden @ W.t())
+    return torch.cat(parts, dim=1)
