@@ -63,6 +63,7 @@ def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
     yield "calibration", recipe.CalibrationRecipe
     yield "quantize.NAME, format: gptq", recipe.GptqTarget
     yield "quantize.NAME, format: gguf", recipe.GgufTarget
+    yield "quantize.NAME, format: onnx", recipe.OnnxTarget
     yield "bench", recipe.BenchRecipe
     yield "bench.calls, bench.no_call, bench.chat", recipe.SuiteRecipe
     yield "gate", recipe.GateRecipe

@@ -15,7 +15,19 @@ from lf_export.errors import InputError
 MANIFEST_NAME = "lf-export.json"
 MANIFEST_SCHEMA = 1
 
-_PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "peft", "gguf", "xllamacpp", "gptqmodel", "numpy")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "safetensors",
+    "tokenizers",
+    "peft",
+    "gguf",
+    "xllamacpp",
+    "gptqmodel",
+    "onnxruntime",
+    "onnxruntime-genai",
+    "numpy",
+)
 _CHUNK = 8 << 20
 
 

@@ -13,7 +13,7 @@ from lf_export.checkpoint.index import Checkpoint
 from lf_export.checkpoint.staging import disk_errors
 from lf_export.errors import StepError
 from lf_export.formats.base import ArtifactFacts, Format, FormatOptions
-from lf_export.formats.onnx_build import GRAPH_NAME, aim_at, build, builder_options
+from lf_export.formats.onnx_build import GRAPH_NAME, aim_at, build, builder_options, set_windows
 from lf_export.formats.onnx_import import ImportFolder, group_size_for, linear_names, plain_layer
 from lf_export.formats.onnx_rules import check_architecture, check_packages, route
 from lf_export.formats.onnx_verify import Expected, verify
@@ -21,6 +21,7 @@ from lf_export.progress import say
 from lf_export.quant.gptq import rtn
 from lf_export.quant.grid import Scheme
 from lf_export.quant.solve import Solution, quantize_group, rounded
+from lf_export.walk.decoder import attention_windows
 from lf_export.walk.families import family_of
 from lf_export.walk.view import LayerView
 
@@ -137,6 +138,7 @@ class OnnxTarget:
             say(f"building the graph with onnxruntime-genai's builder ({options.precision}, {options.provider})")
             asked = builder_options(options.lm_head, tied=checkpoint.tied, accuracy_level=options.level)
             build(source, self._out, self._scratch, self._route, asked, options.threads)
+            set_windows(self._out / GRAPH_NAME, attention_windows(checkpoint))
             aim_at(self._out, options.provider)
             self._carry()
             say("comparing the graph with the model")

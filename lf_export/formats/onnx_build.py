@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lf_export.errors import StepError
@@ -27,7 +27,8 @@ def builder_options(lm_head: str, *, tied: bool, accuracy_level: int | None) -> 
             quantized one is a matrix of its own, and the embedding stays as it is.
         accuracy_level: of quantized nodes: 1 computes in fp32, 4 rounds activations to int8; None where no node is.
     """
-    options = {"hf_token": "false", "hf_remote": "false"}
+    # a window is written into the graph by `set_windows`, so no runtime has to keep a cache of its size
+    options = {"hf_token": "false", "hf_remote": "false", "windowed_kv_cache": "false"}
     options["shared_embeddings"] = str(tied and lm_head == "float").lower()
     if accuracy_level is not None:
         options["accuracy_level"] = str(accuracy_level)
@@ -67,6 +68,28 @@ def build(source: Path, out: Path, scratch: Path, route: Route, options: Mapping
             f"onnxruntime-genai's builder {how}: {' | '.join(said[-_SHOWN:])}",
             "it needs about four times the model's size in memory" if done.returncode < 0 else None,
         )
+
+
+def set_windows(graph: Path, windows: Sequence[int | None]) -> None:
+    """Let each layer look back as far as the model's does.
+
+    The builder leaves out the window of Mistral: its graphs look at everything, which shows only in prompts that are
+    longer than the window. `local_window_size` counts the token itself, as Transformers' `sliding_window` does.
+
+    Raises:
+        StepError: the graph does not have one attention node for each layer.
+    """
+    import onnx  # noqa: PLC0415 - an extra
+
+    model = onnx.load(str(graph), load_external_data=False)
+    nodes = [node for node in model.graph.node if node.op_type == "GroupQueryAttention"]
+    if [node.name.split("/")[2] for node in nodes] != [f"layers.{index}" for index in range(len(windows))]:
+        raise StepError(f"{graph.name}: {len(nodes)} attention nodes for {len(windows)} layers")
+    for node, window in zip(nodes, windows, strict=True):
+        kept = [each for each in node.attribute if each.name != "local_window_size"]
+        del node.attribute[:]
+        node.attribute.extend([*kept, onnx.helper.make_attribute("local_window_size", window or -1)])
+    graph.write_bytes(model.SerializeToString())
 
 
 def aim_at(out: Path, provider: str) -> None:

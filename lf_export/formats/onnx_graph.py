@@ -75,7 +75,9 @@ def check_imported(graph: Path, stored: Callable[[str], Quantized], names: Seque
         sources = _sources(node.name, known)
         expected = _stacked([_cut(stored(name), part) for name, part in sources])
         if not _same(node.weight(), expected):
-            raise StepError(f"{graph.name}: {node.name} does not hold the integers of {', '.join(n for n, _ in sources)}")
+            raise StepError(
+                f"{graph.name}: {node.name} does not hold the integers of {', '.join(n for n, _ in sources)}"
+            )
         missing -= {name for name, _ in sources}
     if missing:
         raise StepError(f"{graph.name}: not quantized as asked: {', '.join(sorted(missing)[:5])}")

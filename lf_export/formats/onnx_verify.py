@@ -1,8 +1,8 @@
 """A built graph is compared with the model that it was built of, or the step fails.
 
-Three comparisons: the integers in the graph with those that were to be imported, bit for bit; the logits on a probe, and
-48 greedy tokens that the graph writes with its cache, with one plain forward pass over the same tokens; and the token
-ids of the folder's tokenizer.
+Three comparisons: the integers in the graph with those that were to be imported, bit for bit; the logits on a probe,
+and 48 greedy tokens that the graph writes with its cache, with one plain forward pass over the same tokens; and the
+token ids of the folder's tokenizer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,8 +34,8 @@ _LOOSE_KL = 0.1
 _EXACT_LEVEL = 1
 _ROWS = 8192
 _PROBE = (
-    'What is the weather in Paris on 2025-03-14? Call {"name": "get_weather", "arguments": {"city": "Paris", "days": 3}} '
-    "if you have to, and answer in one sentence."
+    'What is the weather in Paris on 2025-03-14? Call {"name": "get_weather", '
+    '"arguments": {"city": "Paris", "days": 3}} if you have to, and answer in one sentence.'
 )
 
 
@@ -135,16 +135,16 @@ def _check_rounded(graph: Path, expected: Expected, prompt: Sequence[int], threa
     exact = reference_logits(expected.checkpoint, expected.layer, lm_head(graph), ids)
     kl = float(_kl(exact, rounded.logits).mean())
     if not kl <= _LOOSE_KL:
-        raise StepError(f"with activations in int8 the graph is {kl:.2g} nats from its own weights, expected {_LOOSE_KL}")
+        raise StepError(
+            f"with activations in int8 the graph is {kl:.2g} nats from its own weights, expected {_LOOSE_KL}"
+        )
     equal = int((exact[len(prompt) - 1 :].argmax(axis=1) == list(rounded.tokens)).sum())
     return {"kl": float(f"{kl:.2g}"), "greedy_equal": equal}
 
 
 def _kl(p: npt.NDArray[np.float32], q: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """KL(p ‖ q) of each row of logits, nats."""
-    log_p, log_q = (
-        torch.log_softmax(torch.from_numpy(each).double(), dim=1).numpy() for each in (p, q)
-    )
+    log_p, log_q = (torch.log_softmax(torch.from_numpy(each).double(), dim=1).numpy() for each in (p, q))
     found: npt.NDArray[np.float64] = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
     return found
 

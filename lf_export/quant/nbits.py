@@ -1,7 +1,7 @@
 """The layout of ONNX Runtime's `MatMulNBits` weights, read back bit for bit.
 
 B uint8 [N, blocks, block_size · bits / 8], the first value in the lowest bits; scales [N · blocks]; zero points packed
-along the blocks of a row, each row filled up to whole bytes. Specification: contrib operator `com.microsoft.MatMulNBits`,
+along the blocks of a row, each row filled up to whole bytes. Specification: `com.microsoft.MatMulNBits` in
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 """
 

@@ -3,7 +3,6 @@
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from lf_export.errors import InputError, MissingError, StepError
@@ -20,7 +19,7 @@ def installed_wheels() -> list[str]:
 
 
 @cache
-def onnxruntime() -> ModuleType:
+def onnxruntime() -> Any:
     """The module, its telemetry and its log silenced.
 
     Raises:
@@ -29,7 +28,7 @@ def onnxruntime() -> ModuleType:
     wheels = installed_wheels()
     if len(wheels) > 1:
         raise MissingError(
-            f"{' and '.join(wheels)} are both installed: they share one folder, and the one installed last hides the other",
+            f"{' and '.join(wheels)} are both installed: they share one folder, and the last one hides the other",
             f"pip uninstall --yes {' '.join(wheels)} && pip install 'lf-export[onnx]' (or 'lf-export[onnx-gpu]')",
         )
     if not wheels:

@@ -86,7 +86,29 @@ class GgufTarget(_Strict):
     imatrix: bool = Field(True, description="Weigh rounding errors by the importance matrix from the same pass.")
 
 
-Target = Annotated[GptqTarget | GgufTarget, Field(discriminator="format")]
+class OnnxTarget(_Strict):
+    """A folder for ONNX Runtime and ONNX Runtime GenAI."""
+
+    format: Literal["onnx"]
+    precision: Literal["fp32", "fp16", "int8", "int4"] = "int4"
+    provider: Literal["cpu", "cuda"] = Field("cpu", description="The execution provider that the graph is for.")
+    method: Literal["gptq", "rtn"] = Field("gptq", description="How integers are found: calibrated, or to nearest.")
+    group_size: Literal["auto", 16, 32, 64, 128, 256] = Field(
+        "auto", description="Columns that share a scale; auto: the largest of 128, 64, 32, 16 that fits."
+    )
+    sym: bool = Field(False, description="Symmetric grid; zeros cost nothing here.")
+    damp_percent: float = Field(0.01, gt=0, lt=1, description="Damping, as a share of the mean of diag(H).")
+    lm_head: Literal["float", "int8", "int4"] = Field(
+        "float", description="The output layer: not quantized, or rounded to nearest."
+    )
+    accuracy_level: Literal[1, 4] | None = Field(
+        None,
+        description="4: activations of quantized linears are rounded to int8 (faster); 1: fp32; "
+        "where not given, 4 for cpu and 1 for cuda.",
+    )
+
+
+Target = Annotated[GptqTarget | GgufTarget | OnnxTarget, Field(discriminator="format")]
 
 
 class SuiteRecipe(_Strict):
@@ -106,7 +128,7 @@ class BenchRecipe(_Strict):
     fidelity_items: int = Field(96, ge=0, description="Items whose reference answers are compared token by token.")
     latency_prompts: int = Field(8, ge=1, description="Prompts that are timed one at a time.")
     latency_tokens: int = Field(48, ge=2, description="Tokens generated for each timed prompt.")
-    runtimes: dict[ArtifactName, Literal["torch", "transformers", "llamacpp"]] = Field(
+    runtimes: dict[ArtifactName, Literal["torch", "transformers", "llamacpp", "onnx"]] = Field(
         default_factory=dict, description="A runtime other than the format's own, by artifact."
     )
     seed: int = Field(0, ge=0)

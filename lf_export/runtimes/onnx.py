@@ -86,7 +86,7 @@ class OnnxSession:
         self._graph.make_room(1, longest)
         if shared:
             self._graph.extend(0, shared, 0, 1)
-        found = []
+        found: list[Logits] = []
         for branch, start in zip(branches, starts, strict=True):
             text, wanted = [*tail, *branch], len(branch) - start
             if wanted <= 0:

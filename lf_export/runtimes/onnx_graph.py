@@ -94,8 +94,8 @@ class Graph:
     @property
     def position_bytes(self) -> int:
         """Bytes of the keys and values of one token."""
-        facts = self.facts
-        return 2 * facts.layers * facts.heads * facts.head_width * np.dtype(self._cache_dtype).itemsize
+        facts, size = self.facts, int(np.dtype(self._cache_dtype).itemsize)
+        return 2 * facts.layers * facts.heads * facts.head_width * size
 
     def make_room(self, rows: int, length: int) -> None:
         """Forget everything, and have memory for `rows` rows of `length` tokens."""

@@ -15,6 +15,7 @@ from lf_export.provenance import read_manifest
 from lf_export.steps.plan import bytes_text
 
 _GGUF_MAGIC = b"GGUF"
+_ONNX_CONFIG = "genai_config.json"
 
 
 def inspect_path(path: Path) -> dict[str, Any]:
@@ -32,6 +33,8 @@ def inspect_path(path: Path) -> dict[str, Any]:
         return _adapter(path)
     if (path / "config.json").is_file():
         return _checkpoint(open_checkpoint(path))
+    if (path / _ONNX_CONFIG).is_file():
+        return _onnx(path)
     files = sorted(file for file in path.glob("*.gguf") if file.name != "imatrix.gguf")
     if len(files) == 1:
         return _gguf(files[0]) | {"path": str(path), **_beside(path)}
@@ -92,6 +95,28 @@ def _adapter(path: Path) -> dict[str, Any]:
         "bytes": sum(file.stat().st_size for file in path.glob("*.safetensors")),
         **_beside(path),
     }
+
+
+def _onnx(path: Path) -> dict[str, Any]:
+    try:
+        model = json.loads((path / _ONNX_CONFIG).read_text(encoding="utf-8"))["model"]
+        decoder = model["decoder"]
+        return {
+            "kind": "onnx",
+            "path": str(path),
+            "model_type": model.get("type"),
+            "layers": decoder.get("num_hidden_layers"),
+            "hidden_size": decoder.get("hidden_size"),
+            "vocab_size": model.get("vocab_size"),
+            "context_length": model.get("context_length"),
+            "providers": [name for each in decoder["session_options"].get("provider_options", []) for name in each],
+            "bytes": sum(file.stat().st_size for file in path.glob("model.onnx*")),
+            **_beside(path),
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path / _ONNX_CONFIG}: not the config of an ONNX Runtime GenAI decoder: {error!r}"
+        ) from error
 
 
 def _gguf(path: Path) -> dict[str, Any]:

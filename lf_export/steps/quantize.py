@@ -36,7 +36,7 @@ class TargetPlan:
 
 
 def targets_from_names(names: Sequence[str], out: Path, **gptq: Any) -> list[TargetPlan]:
-    """Targets from `--format` values such as `gptq`, `gptq:8`, `gguf:Q4_K_M`.
+    """Targets from `--format` values such as `gptq`, `gptq:8`, `gguf:Q4_K_M`, `onnx:int4`, `onnx:fp16-cuda`.
 
     Raises:
         InputError: a format or a scheme that is not known, or one that is named twice.
@@ -53,6 +53,10 @@ def targets_from_names(names: Sequence[str], out: Path, **gptq: Any) -> list[Tar
                 raise InputError(f"{name}: expected a number of bits after gptq:, such as gptq:4")
             options = {"bits": int(bits), **gptq}
             label = f"gptq-{bits}bit"
+        elif kind == "onnx":
+            precision, _, provider = (scheme or "int4").partition("-")
+            options = {"precision": precision, "provider": provider or "cpu"}
+            label = f"onnx-{precision}" + (f"-{provider}" if provider else "")
         else:
             options = {"type": scheme or "Q4_K_M"}
             label = f"{kind}-{options['type']}".lower()
@@ -77,6 +81,8 @@ def format_options(plan: TargetPlan, threads: int) -> Any:
             "threads": threads,
             "name": plan.model_name,
         }
+    elif plan.format == "onnx":
+        options |= {"threads": threads}
     try:
         return kind.options.model_validate(options)
     except ValidationError as error:

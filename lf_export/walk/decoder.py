@@ -82,10 +82,7 @@ class Decoder:
         return self._positions[length]
 
     def _mask(self, index: int, hidden: torch.Tensor, positions: torch.Tensor) -> Any:
-        types = getattr(self._config, "layer_types", None)
-        window = getattr(self._config, "sliding_window", None)
-        slides = types[index] == "sliding_attention" if types else window is not None
-        create = create_sliding_window_causal_mask if slides else create_causal_mask
+        create = create_causal_mask if _window(self._config, index) is None else create_sliding_window_causal_mask
         return create(
             config=self._config, inputs_embeds=hidden, attention_mask=None, past_key_values=None, position_ids=positions
         )
@@ -100,6 +97,18 @@ class Decoder:
             if name in held and held[name] != shape
         ]
         return InputError.of([f"{self.checkpoint.root}: {problem}" for problem in problems])
+
+
+def attention_windows(checkpoint: Checkpoint) -> list[int | None]:
+    """How many tokens back each layer looks, itself included; None where it looks at all."""
+    config = _config_of(checkpoint)
+    return [_window(config, index) for index in range(config.num_hidden_layers)]
+
+
+def _window(config: Any, index: int) -> int | None:
+    types = getattr(config, "layer_types", None)
+    window: int | None = getattr(config, "sliding_window", None)
+    return window if not types or types[index] == "sliding_attention" else None
 
 
 def _config_of(checkpoint: Checkpoint) -> Any:
