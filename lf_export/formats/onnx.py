@@ -42,7 +42,7 @@ class OnnxOptions(FormatOptions):
         sym: the zero is the middle of the grid. Zeros are stored either way and cost nothing at run time.
         damp_percent: damping, as a share of the mean of diag(H).
         lm_head: the output layer: `float` as the model's precision allows, or rounded to nearest to int8 or int4.
-        accuracy_level: ONNX Runtime's: 4 rounds the activations of quantized linears to int8 (faster), 1 is fp32.
+        accuracy_level: ONNX Runtime's: 4 rounds the activations of quantized linears to int8, 1 computes in fp32.
         threads: of the builder and the comparison.
     """
 

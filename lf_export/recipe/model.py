@@ -103,7 +103,7 @@ class OnnxTarget(_Strict):
     )
     accuracy_level: Literal[1, 4] | None = Field(
         None,
-        description="4: activations of quantized linears are rounded to int8 (faster); 1: fp32; "
+        description="4: activations of quantized linears are rounded to int8; 1: fp32; "
         "where not given, 4 for cpu and 1 for cuda.",
     )
 
