@@ -29,6 +29,8 @@ def builder_options(lm_head: str, *, tied: bool, accuracy_level: int | None) -> 
     """
     # a window is written into the graph by `set_windows`, so no runtime has to keep a cache of its size
     options = {"hf_token": "false", "hf_remote": "false", "windowed_kv_cache": "false"}
+    # fused into the attention node, the norms of q and k run on CUDA alone, and no graph could be compared here
+    options["fuse_qk_norm_gqa"] = "false"
     options["shared_embeddings"] = str(tied and lm_head == "float").lower()
     if accuracy_level is not None:
         options["accuracy_level"] = str(accuracy_level)
