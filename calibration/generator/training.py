@@ -40,8 +40,18 @@ MIXES = {
         "no_function_fits": 0.21,
         "chat": 0.07,
     },
+    "finish": {
+        "call": 0.58,
+        "parallel": 0.06,
+        "multi_turn": 0.05,
+        "clarify": 0.05,
+        "contrast": 0.07,
+        "no_function_fits": 0.15,
+        "chat": 0.04,
+    },
 }
-_NESTED_SHARE = {"calls": 0.0, "abstain": 0.4, "balanced": 0.2}  # of groups whose first function takes an object
+_CHAT_GROUPS = {"finish": 0.03}  # of groups without functions, else 0.08
+_NESTED_SHARE = {"calls": 0.0, "abstain": 0.4, "balanced": 0.2, "finish": 0.1}  # of groups whose first function takes an object
 _QUESTIONS = (
     "What is the {words}?",
     "Which {words} do you mean?",
@@ -64,7 +74,7 @@ def training_group(
     split: Split, chat: list[dict[str, Any]], rng: random.Random, branches: int = 8, mix: str = "calls"
 ) -> Group:
     """One group; every twelfth or so is chat without functions."""
-    if chat and rng.random() < 0.08:
+    if chat and rng.random() < _CHAT_GROUPS.get(mix, 0.08):
         rows = rng.sample(chat, min(3, len(chat)))
         return Group([], [("plain_chat", row["messages"]) for row in rows if row["messages"][0]["role"] != "system"])
     first = rng.choice(split.functions)
