@@ -51,7 +51,8 @@ MIXES = {
     },
 }
 _CHAT_GROUPS = {"finish": 0.03}  # of groups without functions, else 0.08
-_NESTED_SHARE = {"calls": 0.0, "abstain": 0.4, "balanced": 0.2, "finish": 0.1}  # of groups whose first function takes an object
+# of groups whose first function takes an object
+_NESTED_SHARE = {"calls": 0.0, "abstain": 0.4, "balanced": 0.2, "finish": 0.1}
 _QUESTIONS = (
     "What is the {words}?",
     "Which {words} do you mean?",
