@@ -16,7 +16,7 @@ from lf_export.runtimes.base import Generation, Logits, PromptGroup
 from lf_export.runtimes.rows import Rows
 
 # More rows cost little while reading the weights is what takes time; their keys and values must find room.
-_MOST_ROWS = 32
+_MOST_ROWS = 48
 _CACHE_BYTES = 2 << 30
 
 

@@ -75,7 +75,7 @@ def test_an_end_token_ends_an_answer_and_is_not_in_its_text(model: Any, session:
     assert answer.text == stopping.decode(answer.ids[:-1])
 
 
-@pytest.mark.parametrize("most", [1, 3, 5, 32])
+@pytest.mark.parametrize("most", [1, 3, 5, 48])
 def test_groups_of_different_lengths_answer_as_if_alone(
     model: Any, session: CausalSession, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
@@ -100,8 +100,8 @@ def test_a_group_comes_as_soon_as_it_ends(model: Any, monkeypatch: pytest.Monkey
 
 
 def test_keys_and_values_of_long_prompts_leave_room_for_fewer_rows(session: CausalSession) -> None:
-    assert session._most_rows([([1] * 10, [[2]])], 10) == 32
-    assert session._most_rows([([1] * 2_000_000, [[2]])], 10) < 32
+    assert session._most_rows([([1] * 10, [[2]])], 10) == 48
+    assert session._most_rows([([1] * 2_000_000, [[2]])], 10) < 48
 
 
 def test_a_row_that_ends_leaves_the_others_as_they_are(model: Any) -> None:
