@@ -134,7 +134,9 @@ class _Problem:
     def rounded(self, reason: str) -> AwqGroup:
         """Rounding to nearest for all."""
         plain = self._split(self._plain)
-        return AwqGroup({name: self.linear(name, "rtn", plain[name], self.plain_losses[name], reason) for name in plain})
+        return AwqGroup(
+            {name: self.linear(name, "rtn", plain[name], self.plain_losses[name], reason) for name in plain}
+        )
 
     def linear(self, name: str, method: Method, quantized: Quantized, loss: float, reason: str | None) -> AwqLinear:
         """A linear with its loss against its energy."""
