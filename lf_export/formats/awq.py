@@ -1,4 +1,4 @@
-"""The AWQ format: a Hugging Face folder of 4-bit weights whose inputs' scales are folded into the layers before them."""
+"""The AWQ format: a Hugging Face folder of 4-bit weights whose inputs' scales are folded into what makes them."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -50,7 +50,7 @@ class Fold:
         whole = self.held + self.offset
         stored = (whole / divisors - self.offset).to(self.dtype)
         exact = whole / (stored.float() + self.offset)
-        # a channel whose element is zero is zero whatever it is divided by; one whose element vanished or overflowed stays
+        # a channel whose element is zero is zero whatever it is divided by; one that vanished or overflowed stays
         lost = ~torch.isfinite(exact) | (exact <= 0)
         kept = torch.where(lost & (whole != 0), self.held.to(self.dtype), stored)
         return kept, torch.where(whole == 0, divisors, torch.where(lost, 1.0, exact))

@@ -57,7 +57,7 @@ def pack_nibbles(values: torch.Tensor) -> torch.Tensor:
     """Pack values [n, m], integers below 16, along m into int32 [n, m / 8]."""
     if values.shape[1] % len(_ORDER):
         raise ValueError(f"{values.shape[1]} outputs do not fill whole words, expected a multiple of {len(_ORDER)}")
-    eights = values.unflatten(1, (-1, len(_ORDER)))
+    eights = values.reshape(values.shape[0], -1, len(_ORDER))
     words = torch.zeros(eights.shape[:2], dtype=torch.int32, device=values.device)
     for place, output in enumerate(_ORDER):
         words |= eights[:, :, output].to(torch.int32) << (BITS * place)

@@ -82,15 +82,21 @@ def _dequantized(checkpoint: Checkpoint, quantization: dict[str, Any]) -> Any:
     return model
 
 
+_AWQ_PARTS = ("qweight", "qzeros", "scales")
+
+
+def _parts(checkpoint: Checkpoint, stem: str, *parts: str) -> dict[str, torch.Tensor]:
+    return {part: checkpoint.read(f"{stem}.{part}") for part in parts}
+
+
 def _dequantizer(checkpoint: Checkpoint, quantization: dict[str, Any]) -> Callable[[str], torch.Tensor]:
     """What gives the fp32 weight of a quantized linear by its name."""
     method = quantization.get("quant_method")
     if method == "gptq":
-        bits, parts = int(quantization["bits"]), ("qweight", "qzeros", "scales", "g_idx")
-        return lambda stem: dequantize_stored({part: checkpoint.read(f"{stem}.{part}") for part in parts}, bits)
+        bits = int(quantization["bits"])
+        return lambda stem: dequantize_stored(_parts(checkpoint, stem, *_AWQ_PARTS, "g_idx"), bits)
     if method == "awq" and quantization.get("bits") == 4 and str(quantization.get("version")).lower() == "gemm":
-        parts = ("qweight", "qzeros", "scales")
-        return lambda stem: dequantize_awq({part: checkpoint.read(f"{stem}.{part}") for part in parts})
+        return lambda stem: dequantize_awq(_parts(checkpoint, stem, *_AWQ_PARTS))
     raise InputError(
         f"{checkpoint.root}: quantized by {method!r}, the torch runtime dequantizes gptq and awq (4 bits, gemm) only"
     )

@@ -157,7 +157,11 @@ def test_folding_changes_nothing_of_the_model(
         assert problems.unexpected_keys == []
         assert set(problems.missing_keys) <= {"lm_head.weight"}
         after = model(ids).logits
-    assert any(not torch.equal(state[name], tensor.float()) for name, tensor in load_file(base / "model.safetensors").items() if name in state)
+    assert any(
+        not torch.equal(state[name], tensor.float())
+        for name, tensor in load_file(base / "model.safetensors").items()
+        if name in state
+    )
     # fp32 products of weights that were divided and multiplied: seen 2e-6 of the spread
     assert float((after - before).abs().max() / before.std()) < 2e-5
 

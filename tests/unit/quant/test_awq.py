@@ -12,7 +12,9 @@ SCHEME = Scheme(4, 32, sym=False)
 def moment(width: int = 64, spread: float = 1.0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(3)
     moments = Moments.zeros(width)
-    moments.add(torch.randn(500, width, generator=generator) * torch.exp(spread * torch.randn(width, generator=generator)))
+    moments.add(
+        torch.randn(500, width, generator=generator) * torch.exp(spread * torch.randn(width, generator=generator))
+    )
     return moments.H
 
 
