@@ -62,6 +62,7 @@ def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
     yield "merge", recipe.MergeRecipe
     yield "calibration", recipe.CalibrationRecipe
     yield "quantize.NAME, format: gptq", recipe.GptqTarget
+    yield "quantize.NAME, format: awq", recipe.AwqTarget
     yield "quantize.NAME, format: gguf", recipe.GgufTarget
     yield "bench", recipe.BenchRecipe
     yield "bench.calls, bench.no_call, bench.chat", recipe.SuiteRecipe

@@ -15,7 +15,7 @@ from lf_export.cli.options import FOLDER, json_option, out_option, overwrite_opt
     multiple=True,
     required=True,
     metavar="FORMAT[:SCHEME]",
-    help="gptq, gptq:8, gguf:Q4_K_M, gguf:Q8_0, …; several share one pass over the data.",
+    help="gptq, gptq:8, awq, gguf:Q4_K_M, gguf:Q8_0, …; several share one pass over the data.",
 )
 @out_option
 @click.option(
@@ -25,7 +25,9 @@ from lf_export.cli.options import FOLDER, json_option, out_option, overwrite_opt
 @click.option(
     "--num-samples", type=click.IntRange(min=1), default=128, show_default=True, help="Shipped conversations."
 )
-@click.option("--group-size", default="auto", show_default=True, help="gptq: columns that share a scale, -1 or auto.")
+@click.option(
+    "--group-size", default="auto", show_default=True, help="gptq, awq: columns that share a scale, -1 or auto."
+)
 @click.option("--sym/--asym", default=True, show_default=True, help="gptq: symmetric or asymmetric grid.")
 @click.option("--desc-act", is_flag=True, help="gptq: store groups in activation order (slower at run time).")
 @click.option("--seed", type=int, default=0, show_default=True, help="The seed of the selection of shipped data.")

@@ -59,7 +59,7 @@ def quantize_group(
     W = torch.cat(list(weights.values()))
     plain = rtn(W, scheme)
     calibrated, damp, dead, reason = _calibrated(W, moments, scheme)
-    judge = _Judge(moments, heldout)
+    judge = Judge(moments, heldout)
     energy, plain_loss = judge.per_output(W), judge.per_output(W - dequantize(plain))
     loss = None if calibrated is None else judge.per_output(W - dequantize(calibrated))
     solutions: dict[str, Solution] = {}
@@ -102,8 +102,12 @@ def _calibrated(
     return gptq(W, factor, scheme), factor.damp, factor.dead, None
 
 
-class _Judge:
-    """Σ w ‖D x‖² of a difference D [out, n], for each output, on held-out rows or on H."""
+class Judge:
+    """Σ w ‖D x‖² of a difference D [out, n], for each output, on held-out rows or on H.
+
+    Attributes:
+        on: which of the two.
+    """
 
     on: Literal["held-out", "calibration"]
 
@@ -113,6 +117,7 @@ class _Judge:
         self.on = "calibration" if self._heldout is None else "held-out"
 
     def per_output(self, D: torch.Tensor) -> torch.Tensor:
+        """The loss of each output, [out] fp64."""
         if self._heldout is not None:
             return (D @ self._heldout.X.t()).square_().sum(1, dtype=torch.float64)
         return (D @ self._moments.H).mul_(D).sum(1, dtype=torch.float64)

@@ -86,7 +86,18 @@ class GgufTarget(_Strict):
     imatrix: bool = Field(True, description="Weigh rounding errors by the importance matrix from the same pass.")
 
 
-Target = Annotated[GptqTarget | GgufTarget, Field(discriminator="format")]
+class AwqTarget(_Strict):
+    """An AWQ folder: 4 bits, input channels scaled by their activation; loads in Transformers, vLLM and SGLang."""
+
+    format: Literal["awq"]
+    bits: Literal[4] = 4
+    group_size: int | Literal["auto"] = Field(
+        "auto",
+        description="Columns that share a scale; -1: one scale a row; auto: the largest of 128, 64, 32, 16 that fits.",
+    )
+
+
+Target = Annotated[GptqTarget | GgufTarget | AwqTarget, Field(discriminator="format")]
 
 
 class SuiteRecipe(_Strict):

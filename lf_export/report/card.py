@@ -9,6 +9,11 @@ _RUN = {
         "```python\nfrom transformers import AutoModelForCausalLM\n"
         "model = AutoModelForCausalLM.from_pretrained(folder)\n```\n"
     ),
+    "awq": (
+        "Loads in Transformers with gptqmodel installed, in vLLM and in SGLang, as it is:\n\n"
+        "```python\nfrom transformers import AutoModelForCausalLM\n"
+        "model = AutoModelForCausalLM.from_pretrained(folder)\n```\n"
+    ),
     "gguf": "Loads in llama.cpp:\n\n```sh\nllama-server --model {file} --jinja\n```\n",
 }
 

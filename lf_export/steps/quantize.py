@@ -36,7 +36,7 @@ class TargetPlan:
 
 
 def targets_from_names(names: Sequence[str], out: Path, **gptq: Any) -> list[TargetPlan]:
-    """Targets from `--format` values such as `gptq`, `gptq:8`, `gguf:Q4_K_M`.
+    """Targets from `--format` values such as `gptq`, `gptq:8`, `awq`, `gguf:Q4_K_M`.
 
     Raises:
         InputError: a format or a scheme that is not known, or one that is named twice.
@@ -53,6 +53,11 @@ def targets_from_names(names: Sequence[str], out: Path, **gptq: Any) -> list[Tar
                 raise InputError(f"{name}: expected a number of bits after gptq:, such as gptq:4")
             options = {"bits": int(bits), **gptq}
             label = f"gptq-{bits}bit"
+        elif kind == "awq":
+            if scheme not in {"", "4"}:
+                raise InputError(f"{name}: awq is written with 4 bits only, expected awq or awq:4")
+            options = {"group_size": gptq["group_size"]} if "group_size" in gptq else {}
+            label = "awq-4bit"
         else:
             options = {"type": scheme or "Q4_K_M"}
             label = f"{kind}-{options['type']}".lower()
