@@ -122,6 +122,8 @@ def _shape_problems(config: Mapping[str, Any]) -> list[str]:
 
 def _trained_problems(config: Mapping[str, Any]) -> list[str]:
     problems = []
+    if config.get("use_dora") and config.get("lora_bias"):
+        problems.append("lora_bias and use_dora are both set, PEFT knows no such adapter")
     if config.get("bias", "none") not in {"none", "all", "lora_only", None, ""}:
         problems.append(f"bias is {config['bias']!r}, one of none, all and lora_only was expected")
     if config.get("modules_to_save") is not None and not _list_of(config["modules_to_save"], str):

@@ -62,7 +62,7 @@ class Rows:
     ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
         """Each block's first row, its values as stored, and the wide sum; unless it is the `last`, it is rounded."""
         source = edit.source
-        rows, columns = source.shape if len(source.shape) == 2 and changes else (source.numel, 1)
+        rows, columns = source.shape if len(source.shape) == 2 and edit.changes else (source.numel, 1)
         with _opened(source) as handle:
             for first, stop in pairwise(_edges(rows, columns)):
                 raw = self._read(handle, source, first * columns, stop - first, columns)
