@@ -13,17 +13,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 
 from lf_export.checkpoint.adapter import LoraModule
 from lf_export.checkpoint.header import TensorInfo
+from lf_export.checkpoint.lora_config import Combine
 from lf_export.checkpoint.proof import Claim
 from lf_export.checkpoint.reader import read_finite
-
-Combine = Literal["in-order", "linear", "cat"]
-"""How several adapters become one: each added after the other, or as PEFT's `add_weighted_adapter` names it."""
 
 
 class Take(Protocol):
@@ -59,7 +57,7 @@ class Loaded(ABC):
 
     @abstractmethod
     def claim(self, claim: Claim) -> None:
-        """Say in float64 what becomes of the first rows."""
+        """Say in float64 what becomes of the rows that the claim is about."""
 
 
 class Change(Protocol):
@@ -191,8 +189,8 @@ class _Product:
         return delta
 
     def add_to(self, claim: Claim) -> None:
-        rows, eps = len(claim.want), torch.finfo(self.a.dtype).eps
-        b, a = (self.a.t()[:rows], self.b.t()) if self.transposed else (self.b[:rows], self.a)
+        eps = torch.finfo(self.a.dtype).eps
+        b, a = (self.a.t()[claim.rows], self.b.t()) if self.transposed else (self.b[claim.rows], self.a)
         magnitude = abs(self.scaling) * (b.double().abs() @ a.double().abs())
         claim.want = claim.want + self.scaling * (b.double() @ a.double())
         claim.size = claim.size + magnitude
@@ -228,7 +226,7 @@ class _DoraByRows(Loaded):
     def claim(self, claim: Claim) -> None:
         self.product.add_to(claim)
         norms = torch.linalg.norm(claim.want, dim=1, keepdim=True)
-        self._scale(claim, self.magnitude[: len(claim.want)].double().view(-1, 1), norms, claim.want.shape[1])
+        self._scale(claim, self.magnitude[claim.rows].double().view(-1, 1), norms, claim.want.shape[1])
         # what the sum is off moves the norm too, by as much at the most
         moved = torch.linalg.norm(claim.rounding, dim=1, keepdim=True)
         claim.rounding = claim.rounding + claim.size * moved / torch.linalg.norm(claim.want, dim=1, keepdim=True)
@@ -278,9 +276,9 @@ class _LoadedRows(Loaded):
 
     def claim(self, claim: Claim) -> None:
         rows = self.rows.double()
-        self._put(claim.want, rows, 0)
-        self._put(claim.size, rows.abs(), 0)
-        self._put(claim.rounding, torch.zeros_like(rows), 0)
+        self._put(claim.want, rows, claim.first)
+        self._put(claim.size, rows.abs(), claim.first)
+        self._put(claim.rounding, torch.zeros_like(rows), claim.first)
 
 
 class _LoadedBias(Loaded):
@@ -291,7 +289,7 @@ class _LoadedBias(Loaded):
         total.add_(self.added[first : first + len(total)])
 
     def claim(self, claim: Claim) -> None:
-        added = self.added[: len(claim.want)].double()
+        added = self.added[claim.rows].double()
         claim.want, claim.size = claim.want + added, claim.size + added.abs()
         claim.rounding = claim.rounding + 2 * torch.finfo(self.added.dtype).eps * claim.size
         claim.rounded(self.precision.weight)

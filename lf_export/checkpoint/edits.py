@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lf_export.checkpoint.adapter import Adapter, LoraModule
-from lf_export.checkpoint.changes import AddedBias, Change, Combine, Dora, Lora, TokenRows
+from lf_export.checkpoint.changes import AddedBias, Change, Dora, Lora, TokenRows
 from lf_export.checkpoint.fit import check_combines, check_fits, transposed
 from lf_export.checkpoint.header import TensorInfo
 from lf_export.checkpoint.index import HEAD, Checkpoint
-from lf_export.checkpoint.lora_config import token_indices, trained_whole
+from lf_export.checkpoint.lora_config import Combine, token_indices, trained_whole
 from lf_export.checkpoint.reader import same_values
 from lf_export.errors import InputError
 

@@ -25,7 +25,10 @@ def check_fits(adapter: Adapter, base: Checkpoint) -> None:
     """
     problems = []
     if "quantization_config" in base.config:
-        problems.append(f"{base.root}: the base is quantized, and adding to quantized weights is not exact")
+        problems.append(
+            f"{base.root}: the base is quantized, and adding to quantized weights is not exact: "
+            "--dequantize-base adds to what they stand for"
+        )
     for module in adapter.modules.values():
         problems += _module_problems(module, adapter, base)
     for name, info in adapter.whole.items():

@@ -7,7 +7,10 @@ nobody here knows whether it changes the mathematics.
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
+
+Combine = Literal["in-order", "linear", "cat"]
+"""How several adapters become one: each added after the other, or as PEFT's `add_weighted_adapter` names it."""
 
 HANDLED = frozenset(
     {

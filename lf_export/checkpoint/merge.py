@@ -24,10 +24,12 @@ import torch
 
 from lf_export.checkpoint.adapter import Adapter
 from lf_export.checkpoint.carry import Carried, copy_companions, copy_licences, has_tokenizer, replace_tokenizer
-from lf_export.checkpoint.changes import Combine
 from lf_export.checkpoint.edits import Edit, plan_edits
+from lf_export.checkpoint.facts import MergeFacts, adapter_facts
 from lf_export.checkpoint.header import FLOAT_DTYPES
 from lf_export.checkpoint.index import INDEX_NAME, Checkpoint
+from lf_export.checkpoint.lora_config import Combine
+from lf_export.checkpoint.packed import PackedTensor
 from lf_export.checkpoint.proof import Proof
 from lf_export.checkpoint.reader import DTYPE_NAMES, TORCH_DTYPES
 from lf_export.checkpoint.rows import Rows
@@ -42,57 +44,6 @@ DTYPES: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
 }
 """The dtypes that a merge can write, by the name in a model's config."""
-
-
-@dataclass(frozen=True)
-class MergeFacts:
-    """What a merge did, for the manifest.
-
-    `added` are tensors that the base does not have, `config` what is corrected in its config, `tokenizer` the adapter
-    that the tokenizer is from (None: the base).
-
-    `max_deviation` is a |W' - formula in float64| over sampled rows of every changed tensor: the one that comes closest
-    to what rounding alone may cost there, `max_deviation_bound`; it was found in `max_deviation_in`.
-    """
-
-    files: tuple[str, ...]
-    bytes_written: int
-    changed: tuple[str, ...]
-    added: tuple[str, ...]
-    copied: int
-    converted: int
-    config: dict[str, Any]
-    tokenizer: str | None
-    dtype: str | None
-    combine: Combine
-    adapters: tuple[dict[str, Any], ...]
-    carried: Carried
-    max_deviation: float
-    max_deviation_bound: float
-    max_deviation_in: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """The facts as JSON values."""
-        return {
-            "files": list(self.files),
-            "bytes_written": self.bytes_written,
-            "changed": list(self.changed),
-            "added": list(self.added),
-            "copied": self.copied,
-            "converted": self.converted,
-            "config": self.config,
-            "tokenizer": self.tokenizer,
-            "dtype": self.dtype,
-            "combine": self.combine,
-            "adapters": [dict(adapter) for adapter in self.adapters],
-            "carried": list(self.carried.copied),
-            "code_left_behind": list(self.carried.code),
-            "proof": {
-                "max_deviation": self.max_deviation,
-                "bound": self.max_deviation_bound,
-                "tensor": self.max_deviation_in,
-            },
-        }
 
 
 def merge_checkpoint(
@@ -158,7 +109,7 @@ def merge_checkpoint(
         tokenizer=tokenizer,
         dtype=dtype,
         combine=combine,
-        adapters=tuple(_adapter_facts(*each) for each in zip(adapters, counted, strict=True)),
+        adapters=tuple(adapter_facts(*each) for each in zip(adapters, counted, strict=True)),
         carried=Carried(carried.copied + licences, carried.code),
         max_deviation=proof.deviation,
         max_deviation_bound=proof.bound,
@@ -206,9 +157,7 @@ class _Plan:
             self.shards[info.file].append(edits[info.name])
         for name in sorted(edits.keys() - base.tensors.keys()):  # an output layer that is no longer tied
             self.shards[base.shards[-1]].append(edits[name])
-        self.converted = sum(
-            not edits[name].changed and self.dtype_of(edits[name]) != info.dtype for name, info in base.tensors.items()
-        )
+        self.converted = sum(not edits[name].changed and self.computed(edits[name]) for name in base.tensors)
         self._idle: SimpleQueue[Rows] = SimpleQueue()
 
     @property
@@ -221,6 +170,11 @@ class _Plan:
         if self.dtype is None or edit.dtype not in FLOAT_DTYPES:
             return edit.dtype
         return DTYPE_NAMES[self.dtype]
+
+    def computed(self, edit: Edit) -> bool:
+        """Whether a tensor goes through memory; the others are copied as they are."""
+        packed = isinstance(edit.source, PackedTensor)
+        return edit.changed or packed or self.dtype_of(edit) != edit.source.dtype
 
     def nbytes(self, edit: Edit) -> int:
         """The bytes that a tensor has when it is written."""
@@ -236,7 +190,7 @@ class _Plan:
         position = 0
         for edit in self.shards[shard]:
             info = edit.source
-            if edit.changed or self.dtype_of(edit) != info.dtype:
+            if self.computed(edit):
                 jobs.append(_Job(position, edit.name, info.nbytes, None, edit))
                 position += self.nbytes(edit)
                 continue
@@ -252,6 +206,8 @@ class _Plan:
     def corrections(self) -> dict[str, Any]:
         """What the base's config must say otherwise: whether weights are tied, and how many tokens there are."""
         corrected: dict[str, Any] = {}
+        if any(isinstance(info, PackedTensor) for info in self.base.tensors.values()):
+            corrected["quantization_config"] = None
         if self.edits.keys() - self.base.tensors.keys():
             corrected["tie_word_embeddings"] = False
         embedding = self.base.embedding
@@ -295,10 +251,12 @@ def _write_index(base: Checkpoint, out: Path, plan: _Plan) -> None:
 def _corrected(config: Mapping[str, Any], corrected: Mapping[str, Any]) -> dict[str, Any]:
     """The config with some values corrected, also in the part about the text model where that has the key.
 
-    The dtype goes under the key that the config uses (`torch_dtype` before Transformers 5).
+    The dtype goes under the key that the config uses (`torch_dtype` before Transformers 5). None removes a key.
     """
-    changed = dict(config)
+    changed = {key: value for key, value in config.items() if corrected.get(key, ...) is not None}
     for key, value in corrected.items():
+        if value is None:
+            continue
         old = key == "dtype" and "torch_dtype" in config and "dtype" not in config
         changed["torch_dtype" if old else key] = value
     inner = changed.get("text_config")
@@ -324,21 +282,3 @@ def _adapter_licences(adapters: Sequence[Adapter], out: Path) -> tuple[str, ...]
         label = "adapter" if len(adapters) == 1 else f"adapter{number}"
         names += copy_licences(adapter.root, out, label)
     return tuple(names)
-
-
-def _adapter_facts(adapter: Adapter, weight: float) -> dict[str, Any]:
-    modules = adapter.modules.values()
-    return {
-        "name": adapter.root.resolve().name,
-        "sha256": adapter.digest(),
-        "base_model_name_or_path": adapter.config.get("base_model_name_or_path"),
-        "weight": weight,
-        "modules": len(modules),
-        "ranks": sorted({module.a.shape[0] for module in modules}),
-        "scalings": sorted({module.scaling for module in modules}),
-        "rslora": bool(adapter.config.get("use_rslora")),
-        "dora": bool(adapter.config.get("use_dora")),
-        "biases": sum(module.bias is not None for module in modules),
-        "whole": sorted(adapter.whole),
-        "tokens": {name: rows.shape[0] for name, rows in sorted(adapter.tokens.items())},
-    }

@@ -9,7 +9,7 @@ from lf_export.errors import StepError
 
 @dataclass
 class Claim:
-    """What some rows of a tensor ought to be, [rows, columns] in float64, change by change.
+    """What some rows of a tensor ought to be, [rows, columns] in float64, change by change; they begin at row `first`.
 
     `size` bounds every partial sum that led here, `rounding` how far the computed rows may be from `want`.
     """
@@ -17,12 +17,18 @@ class Claim:
     want: torch.Tensor
     size: torch.Tensor
     rounding: torch.Tensor
+    first: int = 0
 
     @classmethod
-    def of(cls, values: torch.Tensor) -> "Claim":
-        """The claim that rows are these values, which no rounding has touched."""
+    def of(cls, values: torch.Tensor, first: int = 0) -> "Claim":
+        """The claim that the rows from `first` are these values, which no rounding has touched."""
         want = values.double()
-        return cls(want, want.abs(), torch.zeros_like(want))
+        return cls(want, want.abs(), torch.zeros_like(want), first)
+
+    @property
+    def rows(self) -> slice:
+        """Which rows it is about."""
+        return slice(self.first, self.first + len(self.want))
 
     def rounded(self, dtype: torch.dtype) -> None:
         """Allow for one rounding to `dtype`."""

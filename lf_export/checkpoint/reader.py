@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from lf_export.checkpoint.header import TensorInfo
+from lf_export.checkpoint.packed import PackedTensor
 from lf_export.errors import InputError
 
 TORCH_DTYPES: dict[str, torch.dtype] = {
@@ -77,10 +78,12 @@ def read_finite(info: TensorInfo, dtype: torch.dtype) -> torch.Tensor:
 def same_values(one: TensorInfo, other: TensorInfo) -> bool:
     """Whether two tensors hold the same numbers once `one` is rounded to the dtype of `other`, in blocks of rows.
 
+    A weight that is stored packed is never the same: it is not unpacked for that.
+
     Raises:
         InputError: a file cannot be read.
     """
-    if one.shape != other.shape:
+    if one.shape != other.shape or isinstance(other, PackedTensor):
         return False
     dtype = TORCH_DTYPES[other.dtype]
     for first in range(0, one.shape[0] if one.shape else 0, _COMPARED_ROWS):

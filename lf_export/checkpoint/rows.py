@@ -1,7 +1,7 @@
 """One tensor of a merge, block of rows by block of rows, in buffers that stay in the processor's cache."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -10,9 +10,10 @@ import torch
 from lf_export.checkpoint.changes import Loaded, Precision
 from lf_export.checkpoint.edits import Edit
 from lf_export.checkpoint.header import TensorInfo
+from lf_export.checkpoint.packed import PackedTensor
 from lf_export.checkpoint.proof import Claim, Proof
 from lf_export.checkpoint.reader import TORCH_DTYPES, bytes_of, check_finite, read_into
-from lf_export.errors import InputError
+from lf_export.errors import InputError, StepError
 
 _BLOCK_ELEMENTS = 1 << 20
 """4 MiB of float32: measured fastest (128 to 512 rows) on two cores with 1 MiB of L2 each."""
@@ -40,13 +41,7 @@ class Rows:
         """
         if not edit.source.numel:
             return
-        weight = torch.promote_types(TORCH_DTYPES[edit.dtype], out_dtype)
-        precision = Precision(weight, torch.promote_types(weight, torch.float32))
-        changes = [change.load(precision) for change in edit.changes]
-        for number, change in enumerate(changes):
-            if change.surveys:
-                for first, _, total in self._totals(edit, changes[:number], precision, last=False):
-                    change.survey(total, first, self._take)
+        precision, changes = self._load(edit, out_dtype)
         for first, raw, total in self._totals(edit, changes, precision, last=True):
             result = total
             if out_dtype != precision.wide:
@@ -57,15 +52,57 @@ class Rows:
                 proof.check(edit.name, result[few], _claim(raw[few], edit, changes, precision))
             yield result
 
+    def check(self, edit: Edit, merged: TensorInfo, proof: Proof, seed: int) -> int:
+        """Compare some rows of a merged tensor with the formula in float64; returns how many.
+
+        The rows lie together, at a place that `seed` chooses; the first ones for a tensor that is not a matrix.
+
+        Raises:
+            InputError: a file cannot be read, or a weight is NaN or infinite.
+            StepError: the rows are not what the formula gives.
+        """
+        if not edit.source.numel:
+            return 0
+        rows, columns = _matrix(edit)
+        chosen = torch.randint(-(-rows // _ROW_STEP), (1,), generator=torch.Generator().manual_seed(seed))
+        first = int(chosen) * _ROW_STEP
+        stop = min(first + _ROW_STEP, rows)
+        few = slice(0, _SAMPLED_ROWS if columns > 1 else _ROW_STEP)
+        with _opened(edit.source) as read, _opened(merged) as read_merged:
+            raw = read(first, stop, self._take("raw", TORCH_DTYPES[edit.source.dtype], stop - first, columns))[few]
+            got = read_merged(first, stop, self._take("merged", TORCH_DTYPES[merged.dtype], stop - first, columns))[few]
+            if not edit.changed and raw.dtype == got.dtype:
+                if not torch.equal(raw.view(torch.uint8), got.view(torch.uint8)):
+                    raise StepError(
+                        f"{merged.file}: {edit.name}: verification failed: nothing changes it, and it differs"
+                    )
+            else:
+                check_finite(raw, edit.source.name, edit.source.file)
+                precision, changes = self._load(edit, got.dtype)
+                raw = read(first, stop, self._take("checked", raw.dtype, stop - first, columns))[few]
+                proof.check(edit.name, got, _claim(raw, edit, changes, precision, first))
+        return len(got)
+
+    def _load(self, edit: Edit, out_dtype: torch.dtype) -> tuple[Precision, list[Loaded]]:
+        """The changes in memory, having seen what they must see of the tensor."""
+        weight = torch.promote_types(TORCH_DTYPES[edit.dtype], out_dtype)
+        precision = Precision(weight, torch.promote_types(weight, torch.float32))
+        changes = [change.load(precision) for change in edit.changes]
+        for number, change in enumerate(changes):
+            if change.surveys:
+                for first, _, total in self._totals(edit, changes[:number], precision, last=False):
+                    change.survey(total, first, self._take)
+        return precision, changes
+
     def _totals(
         self, edit: Edit, changes: Sequence[Loaded], precision: Precision, *, last: bool
     ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
         """Each block's first row, its values as stored, and the wide sum; unless it is the `last`, it is rounded."""
         source = edit.source
-        rows, columns = source.shape if len(source.shape) == 2 and edit.changes else (source.numel, 1)
-        with _opened(source) as handle:
+        rows, columns = _matrix(edit)
+        with _opened(source) as read:
             for first, stop in pairwise(_edges(rows, columns)):
-                raw = self._read(handle, source, first * columns, stop - first, columns)
+                raw = read(first, stop, self._take("raw", TORCH_DTYPES[source.dtype], stop - first, columns))
                 total = self._take("sum", precision.wide, stop - first, columns).copy_(raw)
                 if _rounds(source, precision):  # a weight that an adapter saved in a wider dtype
                     self._round(total, precision)
@@ -78,15 +115,6 @@ class Rows:
     def _round(self, total: torch.Tensor, precision: Precision) -> None:
         if precision.weight != precision.wide:
             total.copy_(self._take("out", precision.weight, *total.shape).copy_(total))
-
-    def _read(self, handle: int, info: TensorInfo, first: int, rows: int, columns: int) -> torch.Tensor:
-        dtype = TORCH_DTYPES[info.dtype]
-        raw = self._take("raw", dtype, rows, columns)
-        try:
-            read_into(handle, info.start + first * dtype.itemsize, bytes_of(raw), info)
-        except OSError as error:
-            raise InputError(f"{info.file}: {info.name}: cannot be read: {error.strerror}") from error
-        return raw
 
     def _take(self, name: str, dtype: torch.dtype, rows: int, columns: int) -> torch.Tensor:
         """A [rows, columns] view of a buffer that is made once and grows when it must."""
@@ -118,13 +146,21 @@ def _check_range(info: TensorInfo, raw: torch.Tensor, total: torch.Tensor, out_d
         )
 
 
+def _matrix(edit: Edit) -> tuple[int, int]:
+    """Rows and columns: a tensor that is no matrix, or that nothing touches, is one column."""
+    shape = edit.source.shape
+    if len(shape) == 2 and (edit.changes or isinstance(edit.source, PackedTensor)):
+        return shape[0], shape[1]
+    return edit.source.numel, 1
+
+
 def _rounds(source: TensorInfo, precision: Precision) -> bool:
     return torch.promote_types(TORCH_DTYPES[source.dtype], precision.weight) != precision.weight
 
 
-def _claim(raw: torch.Tensor, edit: Edit, changes: Sequence[Loaded], precision: Precision) -> Claim:
-    """What the formula gives for the first rows in float64."""
-    claim = Claim.of(raw)
+def _claim(raw: torch.Tensor, edit: Edit, changes: Sequence[Loaded], precision: Precision, first: int = 0) -> Claim:
+    """What the formula gives in float64 for the rows from `first`, whose stored values are `raw`."""
+    claim = Claim.of(raw, first)
     if _rounds(edit.source, precision):
         claim.rounded(precision.weight)
     for change in changes:
@@ -133,12 +169,25 @@ def _claim(raw: torch.Tensor, edit: Edit, changes: Sequence[Loaded], precision: 
 
 
 @contextmanager
-def _opened(info: TensorInfo) -> Iterator[int]:
+def _opened(info: TensorInfo) -> Iterator[Callable[[int, int, torch.Tensor], torch.Tensor]]:
+    """A function that fills a buffer with the rows from one number to another."""
+    if isinstance(info, PackedTensor):
+        unpacked = info.unpack()
+        yield lambda first, stop, buffer: buffer.copy_(unpacked(first, stop).view(buffer.shape))
+        return
+
+    def read(first: int, _stop: int, buffer: torch.Tensor) -> torch.Tensor:
+        try:
+            read_into(handle, info.start + first * buffer.shape[1] * buffer.itemsize, bytes_of(buffer), info)
+        except OSError as error:
+            raise InputError(f"{info.file}: {info.name}: cannot be read: {error.strerror}") from error
+        return buffer
+
     try:
         handle = os.open(info.file, os.O_RDONLY)
     except OSError as error:
         raise InputError(f"{info.file}: {info.name}: cannot be read: {error.strerror}") from error
     try:
-        yield handle
+        yield read
     finally:
         os.close(handle)

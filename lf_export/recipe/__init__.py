@@ -2,6 +2,7 @@
 
 from lf_export.recipe.load import load_recipe
 from lf_export.recipe.model import (
+    AdapterSource,
     BaseSource,
     BenchRecipe,
     CalibrationRecipe,
@@ -15,6 +16,7 @@ from lf_export.recipe.model import (
 )
 
 __all__ = [
+    "AdapterSource",
     "BaseSource",
     "BenchRecipe",
     "CalibrationRecipe",

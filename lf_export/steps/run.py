@@ -93,9 +93,20 @@ def run_recipe(path: Path, threads: int | None) -> RunOutcome:
 
 
 def _merge(inputs: _Inputs, step: Step) -> None:
-    dtype = inputs.recipe.merge.dtype
-    base = _known_base(inputs)
-    merge_model(MergeOptions(base, inputs.adapters, step.output, dtype, overwrite=True, threads=inputs.threads))
+    wanted = inputs.recipe.merge
+    merge_model(
+        MergeOptions(
+            base=_known_base(inputs),
+            adapters=inputs.adapters,
+            out=step.output,
+            dtype=wanted.dtype,
+            overwrite=True,
+            threads=inputs.threads,
+            weights=_weights(inputs.recipe),
+            combine=wanted.combine,
+            dequantize_base=wanted.dequantize_base,
+        )
+    )
     record(step.output, step.digest)
 
 
@@ -145,7 +156,7 @@ def _bench(inputs: _Inputs, step: Step) -> BenchOutcome:
 def _inputs(path: Path, threads: int | None, *, prepare: bool) -> _Inputs:
     recipe = load_recipe(path)
     folder = path.resolve().parent
-    adapters = tuple((folder / name).resolve() for name in recipe.adapters)
+    adapters = tuple((folder / source.path).resolve() for source in recipe.adapters)
     problems = [
         f"{path}: adapters[{n}]: {each}: no such folder" for n, each in enumerate(adapters) if not each.is_dir()
     ]
@@ -168,6 +179,10 @@ def _judging(recipe: Recipe) -> list[str]:
     return [] if recipe.bench is None else [recipe.bench.calls.path, recipe.bench.no_call.path]
 
 
+def _weights(recipe: Recipe) -> tuple[float, ...]:
+    return tuple(source.weight for source in recipe.adapters)
+
+
 def _known_base(inputs: _Inputs) -> Path:
     if inputs.base is None:
         raise StepError("the base model is not prepared")
@@ -181,7 +196,8 @@ def _steps(inputs: _Inputs) -> list[Step]:
     for adapter in inputs.adapters:
         open_adapter(adapter)
     files = [fingerprint(path) for path in ([inputs.base] if inputs.base else []) + list(inputs.adapters)]
-    merge_digest = step_digest("merge", recipe.merge.model_dump(), [str(inputs.base), files])
+    merge_options = recipe.merge.model_dump() | {"weights": _weights(recipe)}
+    merge_digest = step_digest("merge", merge_options, [str(inputs.base), files])
     named = (*recipe.calibration.calls, *recipe.calibration.chat, *_judging(recipe))
     data = [fingerprint(data_path(name, inputs.folder)) for name in named]
     calibrate_digest = step_digest("calibrate", recipe.calibration.model_dump(), [merge_digest, data])

@@ -89,7 +89,7 @@ def test_rows_of_both_that_differ_come_apart(edits: Any) -> None:
 
 
 def test_a_row_that_is_not_there_is_named(edits: Any) -> None:
-    with pytest.raises(InputError, match="token 10 was trained, .* has no such row"):
+    with pytest.raises(InputError, match=r"token 10 was trained, .* has no such row"):
         edits(({f"model.embed_tokens.{ROWS}": torch.ones(2, 4)}, {"trainable_token_indices": [1, 10]}))
 
 
