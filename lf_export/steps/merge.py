@@ -41,7 +41,7 @@ def merge_model(options: MergeOptions) -> dict[str, Any]:
     adapters = [open_adapter(path) for path in options.adapters]
     with staging(options.out, overwrite=options.overwrite) as folder:
         facts = merge_checkpoint(base, adapters, folder, options.dtype, options.weights, options.combine)
-        made = manifest("merged", base=_base_facts(base), merge=facts.as_dict())
+        made = manifest("merged", base=_base_facts(open_checkpoint(options.base)), merge=facts.as_dict())
         write_manifest(folder, made)
     return made
 

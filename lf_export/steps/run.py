@@ -14,6 +14,7 @@ from lf_export.recipe import Recipe, load_recipe
 from lf_export.steps import estimate
 from lf_export.steps.bench import BenchOptions, BenchOutcome, bench_artifacts
 from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
+from lf_export.steps.dequantize import dequantized
 from lf_export.steps.merge import MergeOptions, merge_model
 from lf_export.steps.plan import Step, as_facts, bytes_text, table, totals
 from lf_export.steps.quantize import TargetPlan, check_targets, quantize_targets
@@ -193,6 +194,8 @@ def _steps(inputs: _Inputs) -> list[Step]:
     """Every step in order; wrong models, adapters and options are found here, before any work."""
     recipe, output = inputs.recipe, inputs.output
     base = open_checkpoint(inputs.base) if inputs.base is not None else None
+    if base is not None and recipe.merge.dequantize_base:
+        base = dequantized(base)
     for adapter in inputs.adapters:
         open_adapter(adapter)
     files = [fingerprint(path) for path in ([inputs.base] if inputs.base else []) + list(inputs.adapters)]

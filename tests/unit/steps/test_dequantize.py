@@ -15,6 +15,7 @@ from lf_export.checkpoint.packed import PackedTensor
 from lf_export.errors import InputError
 from lf_export.quant.gptq import Quantized, dequantize
 from lf_export.quant.pack import pack
+from lf_export.steps import estimate
 from lf_export.steps.dequantize import dequantized
 from lf_export.steps.merge import MergeOptions, merge_model, verify_model
 
@@ -129,6 +130,10 @@ def test_a_merge_into_a_quantized_base_is_the_merge_into_what_it_stands_for(
     assert "quantization_config" not in config
     assert made["merge"]["changed"] == [f"{NAME}.weight"]
     assert verify_model(options)["tensors"] == 3
+    size = (tmp_path / "ours" / "model.safetensors").stat().st_size
+    written = estimate.merge(dequantized(open_checkpoint(base)), None).writes
+    assert written is not None
+    assert 0 < size - written < 1000  # the header
 
 
 @pytest.mark.parametrize("make", MAKERS)
