@@ -59,6 +59,7 @@ def recipe_page() -> str:
 def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
     yield "The recipe", recipe.Recipe
     yield "base", recipe.BaseSource
+    yield "adapters", recipe.AdapterSource
     yield "merge", recipe.MergeRecipe
     yield "calibration", recipe.CalibrationRecipe
     yield "quantize.NAME, format: gptq", recipe.GptqTarget

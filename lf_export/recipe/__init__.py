@@ -2,6 +2,7 @@
 
 from lf_export.recipe.load import load_recipe
 from lf_export.recipe.model import (
+    AdapterSource,
     AwqTarget,
     BaseSource,
     BenchRecipe,
@@ -16,6 +17,7 @@ from lf_export.recipe.model import (
 )
 
 __all__ = [
+    "AdapterSource",
     "AwqTarget",
     "BaseSource",
     "BenchRecipe",

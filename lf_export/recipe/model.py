@@ -1,6 +1,6 @@
 """What a recipe may say, as types; unknown keys are errors."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -35,11 +35,31 @@ class BaseSource(_Strict):
         return self
 
 
+class AdapterSource(_Strict):
+    """An adapter and what it counts; a text alone is its path."""
+
+    path: str = Field(description="A PEFT adapter folder; relative to the recipe.")
+    weight: float = Field(1.0, allow_inf_nan=False, description="What it counts: a factor of everything it adds.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
 class MergeRecipe(_Strict):
     """How adapters are merged."""
 
     dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
         None, description="The merged model's dtype; the base's own where it is not given."
+    )
+    combine: Literal["in-order", "linear", "cat"] = Field(
+        "in-order",
+        description="`in-order` adds each adapter after the other, rounded each time; `linear` and `cat` first make "
+        "one adapter of them, as PEFT's `add_weighted_adapter` does.",
+    )
+    dequantize_base: bool = Field(
+        False, description="Merge into what the weights of a quantized base (GPTQ, bitsandbytes NF4) stand for."
     )
 
 
@@ -140,7 +160,9 @@ class Recipe(_Strict):
     version: Literal[1] = Field(1, description="The recipe format's version.")
     name: ArtifactName
     base: BaseSource
-    adapters: list[str] = Field(min_length=1, description="PEFT adapter folders, merged in order.")
+    adapters: list[AdapterSource] = Field(
+        min_length=1, description="PEFT adapter folders: each a path, or a path and a weight."
+    )
     output: str = Field(description="The run's folder; relative to the folder the command is started in.")
     threads: int | None = Field(None, ge=1, description="Threads; all cores of the process where not given.")
     merge: MergeRecipe = MergeRecipe()
