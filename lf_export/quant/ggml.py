@@ -57,9 +57,18 @@ TYPES = {
         GgmlType("Q5_0", 6, 32, 22),
         GgmlType("Q5_1", 7, 32, 24),
         GgmlType("Q8_0", 8, 32, 34),
+        GgmlType("Q2_K", 10, 256, 84),
+        GgmlType("Q3_K", 11, 256, 110),
         GgmlType("Q4_K", 12, 256, 144),
         GgmlType("Q5_K", 13, 256, 176),
         GgmlType("Q6_K", 14, 256, 210),
+        GgmlType("IQ2_XXS", 16, 256, 66),
+        GgmlType("IQ2_XS", 17, 256, 74),
+        GgmlType("IQ3_XXS", 18, 256, 98),
+        GgmlType("IQ4_NL", 20, 32, 18),
+        GgmlType("IQ3_S", 21, 256, 110),
+        GgmlType("IQ2_S", 22, 256, 82),
+        GgmlType("IQ4_XS", 23, 256, 136),
         GgmlType("BF16", 30, 1, 2),
     )
 }

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from lf_export.quant.gptq import NotPositiveError, Quantized, dequantize, factorize, gptq, rtn
+from lf_export.quant.gptq import Factor, NotPositiveError, Quantized, dequantize, factorize, gptq, rtn
 from lf_export.quant.grid import Scheme
 from lf_export.quant.moments import HeldOut, Moments
 
@@ -59,7 +59,7 @@ def quantize_group(
     W = torch.cat(list(weights.values()))
     plain = rtn(W, scheme)
     calibrated, damp, dead, reason = _calibrated(W, moments, scheme)
-    judge = _Judge(moments, heldout)
+    judge = Judge(moments, heldout)
     energy, plain_loss = judge.per_output(W), judge.per_output(W - dequantize(plain))
     loss = None if calibrated is None else judge.per_output(W - dequantize(calibrated))
     solutions: dict[str, Solution] = {}
@@ -92,18 +92,29 @@ def quantize_group(
 def _calibrated(
     W: torch.Tensor, moments: Moments, scheme: Scheme
 ) -> tuple[Quantized | None, float | None, int, str | None]:
-    needed = max(1, int(moments.width * _TOKENS_PER_WIDTH))
-    if moments.count < needed:
-        return None, None, 0, f"only {moments.count} tokens for a width of {moments.width}, expected {needed}"
-    try:
-        factor = factorize(moments.H, scheme, _SHRINKAGE * moments.width / moments.count)
-    except NotPositiveError as error:
-        return None, None, 0, str(error)
+    factor, reason = trusted_factor(moments, scheme)
+    if factor is None:
+        return None, None, 0, reason
     return gptq(W, factor, scheme), factor.damp, factor.dead, None
 
 
-class _Judge:
-    """Σ w ‖D x‖² of a difference D [out, n], for each output, on held-out rows or on H."""
+def trusted_factor(moments: Moments, scheme: Scheme) -> tuple[Factor | None, str | None]:
+    """The factor of H, its correlations shrunk as far as few tokens demand; or None and why there is none."""
+    needed = max(1, int(moments.width * _TOKENS_PER_WIDTH))
+    if moments.count < needed:
+        return None, f"only {moments.count} tokens for a width of {moments.width}, expected {needed}"
+    try:
+        return factorize(moments.H, scheme, _SHRINKAGE * moments.width / moments.count), None
+    except NotPositiveError as error:
+        return None, str(error)
+
+
+class Judge:
+    """Σ w ‖D x‖² of a difference D [out, n], for each output, on held-out rows or on H.
+
+    Attributes:
+        on: which of the two.
+    """
 
     on: Literal["held-out", "calibration"]
 
@@ -113,6 +124,7 @@ class _Judge:
         self.on = "calibration" if self._heldout is None else "held-out"
 
     def per_output(self, D: torch.Tensor) -> torch.Tensor:
+        """The loss of each output, [out] fp64."""
         if self._heldout is not None:
             return (D @ self._heldout.X.t()).square_().sum(1, dtype=torch.float64)
         return (D @ self._moments.H).mul_(D).sum(1, dtype=torch.float64)
