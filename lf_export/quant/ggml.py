@@ -6,6 +6,7 @@ quantized here has the bytes that `llama-quantize` writes.
 
 import ctypes
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, util
@@ -113,7 +114,7 @@ def _declare(handle: ctypes.CDLL) -> None:
 
 
 def quantize(
-    W: npt.NDArray[np.float32], kind: GgmlType, importance: npt.NDArray[np.float32] | None = None
+    W: npt.NDArray[np.float32], kind: GgmlType, importance: npt.NDArray[np.float32] | None = None, threads: int = 1
 ) -> npt.NDArray[np.uint8]:
     """Quantize the rows of `W` to `kind`.
 
@@ -124,6 +125,7 @@ def quantize(
         W: [rows, width], finite.
         kind: a quantized type whose block divides the width.
         importance: the weight of each column's squared error, [width] (llama.cpp's importance matrix).
+        threads: how many pieces are quantized at a time.
 
     Returns:
         [rows, bytes of a row].
@@ -137,6 +139,11 @@ def quantize(
         raise InputError(f"a width of {width} is not a multiple of {kind.block}, the block of {kind.name}")
     if importance is not None and importance.shape != (width,):
         raise InputError(f"the importance of {importance.shape} columns is given for a width of {width}")
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            return np.concatenate(
+                list(pool.map(lambda rows: quantize(rows, kind, importance), np.array_split(W, threads)))
+            )
     lib = library()
     lib.ggml_quantize_init(kind.id)
     W = np.ascontiguousarray(W, np.float32)

@@ -55,10 +55,13 @@ class Compensator:
         moments: of the input.
         heldout: rows that the moments have not seen; None or empty: judged on the moments themselves.
         scheme: damping and order.
+        threads: how many pieces llama.cpp's quantizer works on at a time.
     """
 
-    def __init__(self, moments: Moments, heldout: HeldOut | None, scheme: Scheme | None = None) -> None:
-        self._moments, self._scheme = moments, scheme or Scheme()
+    def __init__(
+        self, moments: Moments, heldout: HeldOut | None, scheme: Scheme | None = None, threads: int = 1
+    ) -> None:
+        self._moments, self._scheme, self._threads = moments, scheme or Scheme(), threads
         self._judge = Judge(moments, heldout)
 
     @cached_property
@@ -76,7 +79,7 @@ class Compensator:
             importance: the weight of each column's squared error for llama.cpp's choice of scales, [in].
         """
         W = torch.cat(list(weights.values()))
-        plain = quantize(W.numpy(), kind, importance)
+        plain = quantize(W.numpy(), kind, importance, self._threads)
         decoded = decode(plain, kind)
         energy, plain_loss = self._judge.per_output(W), self._judge.per_output(W - torch.from_numpy(decoded.values()))
         factor, reason = self._factor

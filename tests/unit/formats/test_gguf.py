@@ -107,9 +107,9 @@ def test_two_threads_write_the_same_bytes_as_one(tmp_path: Path) -> None:
 
 def test_blocks_of_rows_give_the_bytes_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = gguf_folders.arithmetic_folder(tmp_path / "m", "fallback")
-    write(folder, tmp_path / "whole", "F32", "Q5_K_M", imatrix=False)
+    write(folder, tmp_path / "whole", "F32", "Q5_K_M", method="rtn")
     monkeypatch.setattr("lf_export.formats.gguf_writer._BLOCK", 96 * 40)  # 40 rows; 2 heads of 16 where heads count
-    write(folder, tmp_path / "blocks", "F32", "Q5_K_M", imatrix=False)
+    write(folder, tmp_path / "blocks", "F32", "Q5_K_M", method="rtn")
     for name in ("m-F32.gguf", "m-Q5_K_M.gguf"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "blocks" / name).read_bytes()
 
@@ -144,7 +144,7 @@ def test_the_importance_matrix_is_the_diagonal_of_the_moments(tmp_path: Path) ->
 def test_the_importance_matrix_brings_the_weighted_error_down(tmp_path: Path) -> None:
     folder = gguf_folders.arithmetic_folder(tmp_path / "m", "divisible")
     write(folder, tmp_path / "with", "F32", "Q4_K_M", walk=True)
-    write(folder, tmp_path / "without", "Q4_K_M", imatrix=False)
+    write(folder, tmp_path / "without", "Q4_K_M", method="rtn")
     view = gguf_folders.layer_views(open_checkpoint(folder))[4]
     importance = view.moments["mlp.up_proj"].importance().numpy()
     exact = gguf_folders.tensors_of(tmp_path / "with/m-F32.gguf")["blk.4.ffn_up.weight"][1]
@@ -176,7 +176,7 @@ def test_an_importance_matrix_without_a_calibration_pass_is_an_error(model: Path
 
 @pytest.mark.parametrize("types", [("F16",), ("Q8_0", "Q4_K_M")])
 def test_the_size_is_known_from_shapes_alone(model: Path, tmp_path: Path, types: tuple[str, ...]) -> None:
-    options = GgufOptions(types=types, imatrix=False)
+    options = GgufOptions(types=types, method="rtn")
     FORMAT.open(open_checkpoint(model), tmp_path, options, "abc").finish()
     written = sum(path.stat().st_size for path in tmp_path.iterdir())
     # The vocabulary is guessed from tokenizer.json, the tensors are exact.
