@@ -134,7 +134,7 @@ def decode(data: Bytes, kind: GgmlType) -> Decoded:
     for plane in layout.planes[1:]:
         codes |= plane.read(blocks)
     codes ^= np.uint8(layout.flip)
-    with np.errstate(over="ignore"):  # arbitrary bytes may hold scales whose product is infinite
+    with np.errstate(over="ignore", invalid="ignore"):  # arbitrary bytes may hold scales that are not finite
         scales, minima = layout.scales(blocks)
     return Decoded(
         layout, codes.reshape(rows, -1), scales.reshape(rows, -1), None if minima is None else minima.reshape(rows, -1)

@@ -93,7 +93,7 @@ class GgufTarget(_Strict):
     type: GgufType = "Q4_K_M"
     method: Literal["gptq", "imatrix", "rtn"] = Field(
         "gptq",
-        description="How weights are rounded to llama.cpp's grids: gptq: errors are fed back through the pass's moments; "
+        description="How weights are rounded to llama.cpp's grids: gptq: errors are fed back through moments; "
         "imatrix: weighed by the importance matrix alone; rtn: without calibration.",
     )
 

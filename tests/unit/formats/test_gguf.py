@@ -158,14 +158,15 @@ def test_the_importance_matrix_brings_the_weighted_error_down(tmp_path: Path) ->
 
 def test_calibration_is_asked_for_only_where_it_changes_something(model: Path, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(model)
-    for types, imatrix, needed in (
-        (("F16", "Q8_0"), True, False),
-        (("Q8_0", "Q4_K_M"), True, True),
-        (("Q4_K_M",), False, False),
+    for types, method, needed in (
+        (("F16", "Q8_0"), "gptq", False),
+        (("Q8_0", "Q4_K_M"), "gptq", True),
+        (("Q8_0", "Q4_K_M"), "imatrix", True),
+        (("Q4_K_M",), "rtn", False),
     ):
-        out = tmp_path / f"{types}{imatrix}"
+        out = tmp_path / f"{types}{method}"
         out.mkdir()
-        target = FORMAT.open(checkpoint, out, GgufOptions(types=types, imatrix=imatrix), "abc")
+        target = FORMAT.open(checkpoint, out, GgufOptions(types=types, method=method), "abc")
         assert target.needs_moments is needed
 
 
@@ -224,6 +225,11 @@ def test_what_llama_cpp_computes_otherwise_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         write(altered(model, tmp_path / "bad", config=config), tmp_path / "out", "F16")
+
+
+def test_a_type_that_needs_an_importance_matrix_is_refused_without_calibration() -> None:
+    with pytest.raises(ValidationError, match="makes IQ2_XS, Q2_K_S with an importance matrix only, method is rtn"):
+        GgufOptions(types=("IQ2_XS", "Q4_0", "Q2_K_S"), method="rtn")
 
 
 def test_unknown_types_and_types_named_twice_are_refused() -> None:
