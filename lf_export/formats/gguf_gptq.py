@@ -58,6 +58,8 @@ class GgufGptq:
 
     def facts(self, file: GgufFile) -> dict[str, Any]:
         """What is known of each linear of a file, for the manifest; empty where none was compensated."""
+        if file not in self._files:  # another may hold some of its tensors in the same type, compensated
+            return {}
         linears = {
             name: self._facts[name, kind.name] for name, kind in file.kinds.items() if (name, kind.name) in self._facts
         }
