@@ -12,7 +12,7 @@ from lf_export.checkpoint.carry import copy_companions
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.checkpoint.staging import disk_errors
 from lf_export.errors import InputError, StepError
-from lf_export.formats.base import ArtifactFacts, Format, FormatOptions
+from lf_export.formats.base import ArtifactFacts, Format, FormatOptions, significant
 from lf_export.formats.shards import Entry, Shards
 from lf_export.progress import say
 from lf_export.quant.grid import Scheme
@@ -150,8 +150,8 @@ class GptqTarget:
                 "clip_search": scheme.clip_search,
                 "damp_percent": scheme.damp_percent,
             },
-            "error": _rounded(sum(facts["error"] for facts in linears.values()) / len(linears)),
-            "rtn_error": _rounded(sum(facts["rtn_error"] for facts in linears.values()) / len(linears)),
+            "error": significant(sum(facts["error"] for facts in linears.values()) / len(linears)),
+            "rtn_error": significant(sum(facts["rtn_error"] for facts in linears.values()) / len(linears)),
             "fallbacks": {name: facts["reason"] for name, facts in linears.items() if facts["method"] == "rtn"},
             "linears": linears,
         }
@@ -160,8 +160,8 @@ class GptqTarget:
 def _linear_facts(solution: Solution) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "method": solution.method,
-        "error": _rounded(solution.error),
-        "rtn_error": _rounded(solution.rtn_error),
+        "error": significant(solution.error),
+        "rtn_error": significant(solution.rtn_error),
         "judged_on": solution.judged_on,
     }
     if solution.damp is not None:
@@ -171,11 +171,6 @@ def _linear_facts(solution: Solution) -> dict[str, Any]:
     if solution.reason:
         facts["reason"] = solution.reason
     return facts
-
-
-def _rounded(value: float) -> float:
-    """Four significant digits: more would only show in which order a processor adds up."""
-    return float(f"{value:.4g}")
 
 
 def _linears(checkpoint: Checkpoint) -> Iterator[str]:

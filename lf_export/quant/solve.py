@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from lf_export.quant.gptq import NotPositiveError, Quantized, dequantize, factorize, gptq, rtn
+from lf_export.quant.gptq import Factor, NotPositiveError, Quantized, dequantize, factorize, gptq, rtn
 from lf_export.quant.grid import Scheme
 from lf_export.quant.moments import HeldOut, Moments
 
@@ -92,14 +92,21 @@ def quantize_group(
 def _calibrated(
     W: torch.Tensor, moments: Moments, scheme: Scheme
 ) -> tuple[Quantized | None, float | None, int, str | None]:
+    factor, reason = trusted_factor(moments, scheme)
+    if factor is None:
+        return None, None, 0, reason
+    return gptq(W, factor, scheme), factor.damp, factor.dead, None
+
+
+def trusted_factor(moments: Moments, scheme: Scheme) -> tuple[Factor | None, str | None]:
+    """The factor of H, its correlations shrunk as far as few tokens demand; or None and why there is none."""
     needed = max(1, int(moments.width * _TOKENS_PER_WIDTH))
     if moments.count < needed:
-        return None, None, 0, f"only {moments.count} tokens for a width of {moments.width}, expected {needed}"
+        return None, f"only {moments.count} tokens for a width of {moments.width}, expected {needed}"
     try:
-        factor = factorize(moments.H, scheme, _SHRINKAGE * moments.width / moments.count)
+        return factorize(moments.H, scheme, _SHRINKAGE * moments.width / moments.count), None
     except NotPositiveError as error:
-        return None, None, 0, str(error)
-    return gptq(W, factor, scheme), factor.damp, factor.dead, None
+        return None, str(error)
 
 
 class Judge:

@@ -98,12 +98,24 @@ class GptqTarget(_Strict):
     damp_percent: float = Field(0.01, gt=0, lt=1, description="Damping, as a share of the mean of diag(H).")
 
 
+GgufType = Literal[
+    "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
+    "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "Q2_K", "Q2_K_S",
+    "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS",
+]  # fmt: skip
+"""llama.cpp's names of file types."""
+
+
 class GgufTarget(_Strict):
     """A GGUF file for llama.cpp."""
 
     format: Literal["gguf"]
-    type: Literal["F32", "F16", "BF16", "Q8_0", "Q6_K", "Q4_K_M"] = "Q4_K_M"
-    imatrix: bool = Field(True, description="Weigh rounding errors by the importance matrix from the same pass.")
+    type: GgufType = "Q4_K_M"
+    method: Literal["gptq", "imatrix", "rtn"] = Field(
+        "gptq",
+        description="How weights are rounded to llama.cpp's grids: gptq: errors are fed back through moments; "
+        "imatrix: weighed by the importance matrix alone; rtn: without calibration.",
+    )
 
 
 class AwqTarget(_Strict):

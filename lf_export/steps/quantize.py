@@ -35,7 +35,7 @@ class TargetPlan:
     """What the model is called in files; the checkpoint's folder where it is empty."""
 
 
-def targets_from_names(names: Sequence[str], out: Path, **gptq: Any) -> list[TargetPlan]:
+def targets_from_names(names: Sequence[str], out: Path, *, gguf_method: str = "gptq", **gptq: Any) -> list[TargetPlan]:
     """Targets from `--format` values such as `gptq`, `gptq:8`, `awq`, `gguf:Q4_K_M`.
 
     Raises:
@@ -59,7 +59,7 @@ def targets_from_names(names: Sequence[str], out: Path, **gptq: Any) -> list[Tar
             options = {"group_size": gptq["group_size"]} if "group_size" in gptq else {}
             label = "awq-4bit"
         else:
-            options = {"type": scheme or "Q4_K_M"}
+            options = {"type": scheme or "Q4_K_M", "method": gguf_method}
             label = f"{kind}-{options['type']}".lower()
         if label in plans:
             raise InputError(f"--format {name}: named twice")
@@ -78,7 +78,7 @@ def format_options(plan: TargetPlan, threads: int) -> Any:
     if plan.format == "gguf":
         options = {
             "types": (options["type"],),
-            "imatrix": options.get("imatrix", True),
+            "method": options.get("method", "gptq"),
             "threads": threads,
             "name": plan.model_name,
         }
