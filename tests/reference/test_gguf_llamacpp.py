@@ -125,7 +125,7 @@ def _load_dequantized(folder: Path, file: Path) -> None:
         if tensor.unit:  # neighbours that rotate together, back to halves
             pairs = values.reshape(-1, tensor.unit // 2, 2, *tensor.shape[1:])
             values = pairs.swapaxes(1, 2).reshape(tensor.shape)
-        tensors[tensor.source.name] = torch.from_numpy(np.ascontiguousarray(values, np.float32))
+        tensors[tensor.source.name] = torch.from_numpy(np.array(values, np.float32))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 

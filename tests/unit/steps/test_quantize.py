@@ -51,7 +51,7 @@ def test_names_become_targets_with_the_options_that_are_theirs(tmp_path: Path) -
     assert [(plan.name, dict(plan.options)) for plan in plans] == [
         ("gptq-8bit", {"bits": 8, **given}),
         ("awq-4bit", {"group_size": 32}),
-        ("gguf-q8_0", {"type": "Q8_0"}),
+        ("gguf-q8_0", {"type": "Q8_0", "method": "gptq"}),
     ]
     assert [plan.out for plan in plans] == [tmp_path / plan.name for plan in plans]
 
