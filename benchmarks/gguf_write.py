@@ -72,7 +72,9 @@ def write(model: Path, out: Path, scheme: str, threads: int, *, imatrix: bool) -
     checkpoint = open_checkpoint(model)
     plan = plan_tensors(checkpoint)
     tokenizer = read_tokenizer(model, checkpoint.config["vocab_size"])
-    file = GgufFile(out, plan, SCHEMES[scheme], checkpoint, tokenizer, GgufIdentity("benchmark"), threads)
+    file = GgufFile(
+        out, plan, SCHEMES[scheme], checkpoint, tokenizer, GgufIdentity("benchmark"), threads, imatrix=imatrix
+    )
     file.write(random_imatrix(plan) if imatrix else None)
 
 
@@ -90,7 +92,7 @@ def requantize(model: Path, source: Path, out: Path, scheme: str, threads: int, 
     from lf_export.quant.ggml import quantize
 
     checkpoint = open_checkpoint(model)
-    planned = planned_types(plan_tensors(checkpoint), SCHEMES[scheme], checkpoint)
+    planned = planned_types(plan_tensors(checkpoint), SCHEMES[scheme], checkpoint, imatrix=imatrix)
     importance = random_imatrix([tensor for tensor, _ in planned]) if imatrix else None
     reader = gguf.GGUFReader(source)
     data = {tensor.name: tensor.data for tensor in reader.tensors}

@@ -59,9 +59,11 @@ def recipe_page() -> str:
 def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
     yield "The recipe", recipe.Recipe
     yield "base", recipe.BaseSource
+    yield "adapters", recipe.AdapterSource
     yield "merge", recipe.MergeRecipe
     yield "calibration", recipe.CalibrationRecipe
     yield "quantize.NAME, format: gptq", recipe.GptqTarget
+    yield "quantize.NAME, format: awq", recipe.AwqTarget
     yield "quantize.NAME, format: gguf", recipe.GgufTarget
     yield "quantize.NAME, format: onnx", recipe.OnnxTarget
     yield "bench", recipe.BenchRecipe

@@ -19,6 +19,14 @@ SHAPES: dict[str, dict[str, Any]] = {
     "divisible": {"hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 8, "tie_word_embeddings": False},
     # No width is a multiple of 256: every K-quant falls back; the embeddings are tied.
     "fallback": {"hidden_size": 96, "intermediate_size": 320, "num_attention_heads": 6, "tie_word_embeddings": True},
+    # Every head has its own values, and there are sixteen layers: rules that look at either take another way.
+    "deep": {
+        "hidden_size": 256,
+        "intermediate_size": 256,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 16,
+        "tie_word_embeddings": False,
+    },
 }
 LAYERS = 8
 
@@ -38,7 +46,7 @@ def arithmetic_folder(folder: Path, name: str) -> Path:
     shape = SHAPES[name]
     hidden, inner, heads = shape["hidden_size"], shape["intermediate_size"], shape["num_attention_heads"]
     kv = hidden // heads * 2
-    config = {
+    config: dict[str, Any] = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": 320,
@@ -53,7 +61,7 @@ def arithmetic_folder(folder: Path, name: str) -> Path:
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (320, hidden), "model.norm.weight": (hidden,)}
     if not shape["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (320, hidden)
-    for layer in range(LAYERS):
+    for layer in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{layer}."
         shapes |= {f"{prefix}{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
         for part, rows, width in (

@@ -96,8 +96,13 @@ def tiny_model(
     return folder
 
 
-def tiny_adapter(folder: Path, base: Path, *, seed: int = 1, merged: bool = False, **config: Any) -> Path:
-    """Save a PEFT LoRA over `base` with random A and B; with `merged`, also PEFT's merge."""
+def tiny_adapter(
+    folder: Path, base: Path, *, seed: int = 1, merged: bool = False, vocab_size: int | None = None, **config: Any
+) -> Path:
+    """Save a PEFT LoRA over `base` in which everything that can be trained is random; with `merged`, also PEFT's merge.
+
+    With `vocab_size` the base is resized before.
+    """
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -109,12 +114,18 @@ def tiny_adapter(folder: Path, base: Path, *, seed: int = 1, merged: bool = Fals
     }
     dtype = getattr(torch, json.loads((base / "config.json").read_text(encoding="utf-8")).get("dtype", "float32"))
     model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    if vocab_size:
+        model.resize_token_embeddings(vocab_size, mean_resizing=False)
     torch.manual_seed(seed)
     wrapped = get_peft_model(model, LoraConfig(**(fields | config)))
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():
-            if "lora_" in name:
+            if "lora_magnitude" in name:
+                parameter.mul_(1 + 0.2 * torch.rand_like(parameter))
+            elif "lora_" in name:
                 parameter.normal_(0.0, 0.05)
+            elif parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
     wrapped.save_pretrained(folder)
     if merged:
         wrapped.merge_and_unload().save_pretrained(folder / "merged")

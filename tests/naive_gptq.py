@@ -44,3 +44,19 @@ def naive_moments(X: Array, weights: Array) -> tuple[Array, Array]:
         H += w * np.outer(x, x)
         magnitude += w * np.abs(x)
     return H, magnitude
+
+
+def naive_compensation(W: Array, H: Array, allowed: Array, order: list[int], damp: float) -> NDArray[np.int64]:
+    """Algorithm 1 of arXiv:2210.17323 for any values: [out, in, choices], as indices into the last axis."""
+    n = H.shape[0]
+    H = H[np.ix_(order, order)] + damp * float(np.mean(np.diag(H))) * np.eye(n)
+    U = np.linalg.cholesky(np.linalg.inv(H)).T
+    W, rows = W[:, order].copy(), np.arange(W.shape[0])
+    chosen = np.zeros(W.shape, dtype=np.int64)
+    for k in range(n):
+        values = allowed[:, order[k]]
+        index = np.argmin(np.abs(values - W[:, k : k + 1]), axis=1)
+        error = (W[:, k] - values[rows, index]) / U[k, k]
+        W[:, k:] -= np.outer(error, U[k, k:])
+        chosen[:, order[k]] = index
+    return chosen

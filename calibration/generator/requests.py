@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from generator.fresh import FreshPools
 from generator.seeds import SLOT, Function, slots
 
 Pools = dict[str, list[Any]]
@@ -96,6 +97,7 @@ def _overlay(parameters: dict[str, Any], arguments: dict[str, Any], changed: dic
 
 def _draw(parameter: dict[str, Any], pools: Pools, rng: random.Random) -> tuple[Any, str]:
     kind = parameter["type"]
+    say = parameter.get("say") or {}
     if kind == "array":
         low, high = parameter.get("length", [2, 3])
         values: list[Any] = []
@@ -119,7 +121,8 @@ def _draw(parameter: dict[str, Any], pools: Pools, rng: random.Random) -> tuple[
         value = rng.choice(pools[parameter["from"]] if "from" in parameter else parameter["values"])
         if kind == "string":
             value = str(value)
-    say = parameter.get("say") or {}
+            if isinstance(pools, FreshPools) and value not in say:
+                value = pools.renew(value, rng)
     if value in say:
         text = say[value]
         return value, rng.choice(text) if isinstance(text, list) else str(text)

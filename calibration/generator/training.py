@@ -3,16 +3,18 @@
 import json
 import random
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from generator.blocks import can, converse, distractors
 from generator.conversations import Conversation, Message, clarify, exchange, no_function_fits, tool
+from generator.fresh import FreshPools, renew_enums
 from generator.requests import ask
 from generator.seeds import Function, Split, is_required, slots
 
 # Shares of the branches behind a block. A small model learns to call first; to ask back and to decline take more
-# examples, which the second mix has; the third keeps both.
+# examples, which the second mix has; the others keep both.
 MIXES = {
     "calls": {
         "call": 0.48,
@@ -40,8 +42,29 @@ MIXES = {
         "no_function_fits": 0.21,
         "chat": 0.07,
     },
+    "finish": {
+        "call": 0.58,
+        "parallel": 0.06,
+        "multi_turn": 0.05,
+        "clarify": 0.05,
+        "contrast": 0.07,
+        "no_function_fits": 0.15,
+        "chat": 0.04,
+    },
+    "last": {
+        "call": 0.50,
+        "parallel": 0.06,
+        "multi_turn": 0.05,
+        "clarify": 0.06,
+        "contrast": 0.14,
+        "no_function_fits": 0.14,
+        "chat": 0.05,
+    },
 }
-_NESTED_SHARE = {"calls": 0.0, "abstain": 0.4, "balanced": 0.2}  # of groups whose first function takes an object
+_CHAT_GROUPS = {"finish": 0.03, "last": 0.04}  # of groups without functions, else 0.08
+# of groups whose first function takes an object
+_NESTED_SHARE = {"calls": 0.0, "abstain": 0.4, "balanced": 0.2, "finish": 0.1, "last": 0.2}
+_NEW_ENUMS = 0.3  # of the functions shown
 _QUESTIONS = (
     "What is the {words}?",
     "Which {words} do you mean?",
@@ -61,10 +84,18 @@ class Group:
 
 
 def training_group(
-    split: Split, chat: list[dict[str, Any]], rng: random.Random, branches: int = 8, mix: str = "calls"
+    split: Split,
+    chat: list[dict[str, Any]],
+    rng: random.Random,
+    branches: int = 8,
+    mix: str = "calls",
+    words: Sequence[str] | None = None,
 ) -> Group:
-    """One group; every twelfth or so is chat without functions."""
-    if chat and rng.random() < 0.08:
+    """One group; every twelfth or so is chat without functions.
+
+    With `words` most values are renewed, with words of those and with invented ones, and so are enumerations.
+    """
+    if chat and rng.random() < _CHAT_GROUPS.get(mix, 0.08):
         rows = rng.sample(chat, min(3, len(chat)))
         return Group([], [("plain_chat", row["messages"]) for row in rows if row["messages"][0]["role"] != "system"])
     first = rng.choice(split.functions)
@@ -72,6 +103,9 @@ def training_group(
         first = rng.choice([function for function in split.functions if can(function, "nested")])
     size = rng.choices([2, 3, 4, 5, 6], [4, 5, 4, 2, 1])[0]
     shown = distractors([first], size, split, rng, same_domain=rng.random() < 0.45)
+    if words is not None:
+        split = replace(split, pools=FreshPools(split.pools, words))
+        shown = [renew_enums(function, words, rng) if rng.random() < _NEW_ENUMS else function for function in shown]
     made: list[tuple[str, list[Message]]] = []
     while len(made) < branches:
         category = rng.choices(list(MIXES[mix]), list(MIXES[mix].values()))[0]

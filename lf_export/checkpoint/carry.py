@@ -12,8 +12,7 @@ from lf_export.checkpoint.index import contained, read_object
 
 CONFIG_NAME = "config.json"
 
-_COMPANIONS = (
-    "generation_config.json",
+_TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model*",
@@ -25,6 +24,11 @@ _COMPANIONS = (
     "*.tiktoken",
     "spiece.model",
     "sentencepiece.bpe.model",
+)
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model*", "vocab.json", "vocab.txt", "*.tiktoken", "*.model")
+_COMPANIONS = (
+    *_TOKENIZER,
+    "generation_config.json",
     "chat_template.jinja",
     "chat_template.json",
     "preprocessor_config.json",
@@ -72,6 +76,28 @@ def copy_companions(
         (target / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
     code = tuple(sorted(path.name for path in source.glob("*.py")))
     return Carried((CONFIG_NAME, *names), code)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder, such as an adapter's, brings a vocabulary of its own."""
+    return any(_matches(path.name, _VOCABULARIES) for path in folder.iterdir() if path.is_file())
+
+
+def replace_tokenizer(source: Path, target: Path) -> tuple[str, ...]:
+    """Put the tokenizer of `source` in the place of the one in `target`; a chat template stays where none comes.
+
+    Raises:
+        InputError: a file is a link that leads out of the folder.
+    """
+    for path in list(target.iterdir()):
+        if _matches(path.name, _TOKENIZER):
+            path.unlink()
+    names = [
+        path.name for path in sorted(source.iterdir()) if _matches(path.name, (*_TOKENIZER, "chat_template.jinja"))
+    ]
+    for name in names:
+        shutil.copyfile(contained(source, name), target / name)
+    return tuple(names)
 
 
 def copy_licences(source: Path, target: Path, label: str = "") -> tuple[str, ...]:

@@ -12,11 +12,17 @@ from lf_export.errors import InputError
 if TYPE_CHECKING:  # headers are read without torch, so that `inspect` starts at once
     import torch
 
-__all__ = ["Checkpoint", "TensorInfo", "bounded", "contained", "open_checkpoint", "read_object"]
+__all__ = ["Checkpoint", "TensorInfo", "bounded", "contained", "open_checkpoint", "open_shards", "read_object"]
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+EMBEDDINGS = ("embed_tokens", "wte")
+"""The last parts of the names that embeddings go by."""
+
+HEAD = "lm_head"
+"""The name of the output layer."""
+
 _SHOWN = 12
 _MAX_JSON_BYTES = 100_000_000
 
@@ -43,8 +49,18 @@ class Checkpoint:
 
     @property
     def tied(self) -> bool:
-        """Whether the output layer shares the weight of the embedding (and so has no tensor of its own)."""
-        return bool(self.config.get("tie_word_embeddings", False)) and "lm_head.weight" not in self.tensors
+        """Whether the output layer shares the weight of the embedding (and so has no tensor of its own).
+
+        A config that does not say so leaves it to its model's default: then the missing tensor says it.
+        """
+        return bool(self.config.get("tie_word_embeddings", True)) and f"{HEAD}.weight" not in self.tensors
+
+    @property
+    def embedding(self) -> str | None:
+        """The name of the embedding's weight; None where it is not one of the known names."""
+        endings = tuple(f".{name}.weight" for name in EMBEDDINGS)
+        found = [name for name in self.tensors if f".{name}".endswith(endings)]
+        return found[0] if len(found) == 1 else None
 
     def relative(self, file: Path) -> str:
         """The name of one of its weight files as an index writes it."""
@@ -90,7 +106,8 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
         tensors = {info.name: info for info in header.tensors}
         return Checkpoint(root, tensors, config, (header.file,), None, {header.file: header.metadata})
     if (root / INDEX_NAME).exists():
-        return _open_sharded(root, config)
+        shards = open_shards(root, INDEX_NAME)
+        return Checkpoint(root, shards.tensors, config, shards.files, shards.index, shards.metadata)
     raise _no_weights(root)
 
 
@@ -109,8 +126,23 @@ def _no_weights(root: Path) -> InputError:
     return InputError(f"{root}: no weights: expected {SINGLE_NAME} or {INDEX_NAME}")
 
 
-def _open_sharded(root: Path, config: dict[str, Any]) -> Checkpoint:
-    path = contained(root, INDEX_NAME)
+@dataclass(frozen=True)
+class Shards:
+    """Tensors that an index spreads over files, in the order of the index."""
+
+    index: dict[str, Any]
+    files: tuple[Path, ...]
+    tensors: dict[str, TensorInfo]
+    metadata: dict[Path, dict[str, str]]
+
+
+def open_shards(root: Path, index_name: str) -> Shards:
+    """Read a sharded index and the headers of the files that it names.
+
+    Raises:
+        InputError: a file is missing, a pickle or damaged, or does not hold what the index says.
+    """
+    path = contained(root, index_name)
     index = read_object(path)
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
@@ -120,7 +152,7 @@ def _open_sharded(root: Path, config: dict[str, Any]) -> Checkpoint:
         try:
             if name.endswith(_PICKLES):
                 raise InputError(f"{path}: {name} is a pickle, a .safetensors file was expected")  # noqa: TRY301
-            headers[name] = read_header(contained(root, name, f"{INDEX_NAME} names it"))
+            headers[name] = read_header(contained(root, name, f"{index_name} names it"))
         except InputError as error:
             problems.append(error)
     if problems:
@@ -135,8 +167,8 @@ def _open_sharded(root: Path, config: dict[str, Any]) -> Checkpoint:
     if absent:
         raise InputError.of(bounded(absent), "the index belongs to other weights, or a shard was replaced")
     tensors = {tensor: held[shard][tensor] for tensor, shard in weight_map.items()}
-    shards = tuple(header.file for header in headers.values())
-    return Checkpoint(root, tensors, config, shards, index, {h.file: h.metadata for h in headers.values()})
+    files = tuple(header.file for header in headers.values())
+    return Shards(index, files, tensors, {header.file: header.metadata for header in headers.values()})
 
 
 def bounded(lines: list[str]) -> list[str]:

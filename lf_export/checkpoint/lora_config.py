@@ -7,7 +7,10 @@ nobody here knows whether it changes the mathematics.
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
+
+Combine = Literal["in-order", "linear", "cat"]
+"""How several adapters become one: each added after the other, or as PEFT's `add_weighted_adapter` names it."""
 
 HANDLED = frozenset(
     {
@@ -22,6 +25,13 @@ HANDLED = frozenset(
         "layers_to_transform",
         "layers_pattern",
         "init_lora_weights",
+        "use_dora",
+        "modules_to_save",
+        "trainable_token_indices",
+        "bias",
+        "lora_bias",
+        "fan_in_fan_out",  # PEFT goes by the layer's type, whatever the config says, and so does `fit.transposed`
+        "ensure_weight_tying",
     }
 )
 """Fields that the merge follows."""
@@ -42,18 +52,11 @@ INERT = frozenset(
         "corda_config",  # the same with corda
         "lora_ga_config",  # the same with lora_ga
         "runtime_config",  # never saved
-        "ensure_weight_tying",  # speaks of tied layers, and an adapter on one of these is refused
     }
 )
 """Fields that change nothing in a merge of what is accepted."""
 
 REFUSED: dict[str, str] = {
-    "use_dora": "DoRA also rescales each row by a trained magnitude",
-    "fan_in_fan_out": "the weights of this model are transposed",
-    "modules_to_save": "whole modules were trained beside the adapter",
-    "trainable_token_indices": "rows of the embedding were trained beside the adapter",
-    "bias": "biases of the base were trained beside the adapter",
-    "lora_bias": "the adapter adds to biases",
     "layer_replication": "the adapter belongs to a base with repeated layers",
     "target_parameters": "the adapter targets bare parameters, such as experts",
     "megatron_config": "the adapter belongs to Megatron's parallel layers",
@@ -80,7 +83,7 @@ def refusals(config: Mapping[str, Any]) -> list[str]:
         return [f"peft_type {kind!r} is not handled, LORA is"]
     problems = []
     for field, value in config.items():
-        if field in REFUSED and value not in _ABSENT and not (field == "bias" and value == "none"):
+        if field in REFUSED and value not in _ABSENT:
             problems.append(f"{field} is set, and that is not handled: {REFUSED[field]}")
         elif field not in HANDLED | INERT | REFUSED.keys() and value not in _ABSENT:
             problems.append(f"{field} is set, a field that this version does not know")
@@ -117,7 +120,30 @@ def _shape_problems(config: Mapping[str, Any]) -> list[str]:
     layers = config.get("layers_to_transform")
     if layers is not None and type(layers) is not int and not _list_of(layers, int):
         problems.append("layers_to_transform is not a list of layer numbers")
+    return problems + _trained_problems(config)
+
+
+def _trained_problems(config: Mapping[str, Any]) -> list[str]:
+    problems = []
+    if config.get("use_dora") and config.get("lora_bias"):
+        problems.append("lora_bias and use_dora are both set, PEFT knows no such adapter")
+    if config.get("bias", "none") not in {"none", "all", "lora_only", None, ""}:
+        problems.append(f"bias is {config['bias']!r}, one of none, all and lora_only was expected")
+    if config.get("modules_to_save") is not None and not _list_of(config["modules_to_save"], str):
+        problems.append("modules_to_save is not a list of names")
+    tokens = config.get("trainable_token_indices")
+    by_layer = list(tokens.values()) if isinstance(tokens, dict) else [] if tokens is None else [tokens]
+    if not all(_distinct_ids(indices) for indices in by_layer):
+        problems.append("trainable_token_indices is not a list of distinct token ids, or such lists by layer")
     return problems
+
+
+def _distinct_ids(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and all(type(one) is int and one >= 0 for one in value)
+        and len(set(value)) == len(value)
+    )
 
 
 def _positive_int(value: object) -> bool:
@@ -195,3 +221,24 @@ def _layer_number(patterns: str | list[str] | None, module: str) -> int | None:
         if match:
             return int(match["number"])
     return None
+
+
+def trained_whole(config: Mapping[str, Any], name: str) -> bool:
+    """Whether the tensor `name` belongs to a module that was trained as a whole, by PEFT's rule.
+
+    A name in `modules_to_save` stands for every module whose name ends in it, letter by letter: "norm" stands for
+    "input_layernorm" too. With `bias` the base's biases are trained as well.
+    """
+    if name.endswith(".bias") and config.get("bias", "none") not in {"none", None, ""}:
+        return True
+    saved = tuple(config.get("modules_to_save") or ())
+    parts = name.split(".")
+    return any(".".join(parts[:end]).endswith(saved) for end in range(1, len(parts)))
+
+
+def token_indices(config: Mapping[str, Any], module: str) -> list[int] | None:
+    """Which rows of the module were trained (`trainable_token_indices`); None where the config does not say."""
+    tokens = config.get("trainable_token_indices")
+    if isinstance(tokens, dict):
+        return next((list(indices) for key, indices in tokens.items() if module.endswith(key)), None)
+    return None if tokens is None else list(tokens)

@@ -10,6 +10,7 @@ Tensors that nothing touches are copied by the kernel, neighbours in one call.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -21,13 +22,17 @@ from typing import Any
 
 import torch
 
-from lf_export.checkpoint.adapter import Adapter, LoraModule
-from lf_export.checkpoint.carry import Carried, copy_companions, copy_licences
-from lf_export.checkpoint.fit import check_fits
-from lf_export.checkpoint.header import FLOAT_DTYPES, TensorInfo
+from lf_export.checkpoint.adapter import Adapter
+from lf_export.checkpoint.carry import Carried, copy_companions, copy_licences, has_tokenizer, replace_tokenizer
+from lf_export.checkpoint.edits import Edit, plan_edits
+from lf_export.checkpoint.facts import MergeFacts, adapter_facts
+from lf_export.checkpoint.header import FLOAT_DTYPES
 from lf_export.checkpoint.index import INDEX_NAME, Checkpoint
+from lf_export.checkpoint.lora_config import Combine
+from lf_export.checkpoint.packed import PackedTensor
+from lf_export.checkpoint.proof import Proof
 from lf_export.checkpoint.reader import DTYPE_NAMES, TORCH_DTYPES
-from lf_export.checkpoint.rows import Proof, Rows
+from lf_export.checkpoint.rows import Rows
 from lf_export.checkpoint.staging import disk_errors
 from lf_export.checkpoint.writer import CopyRange, Entry, SafetensorsFile
 from lf_export.errors import InputError
@@ -41,56 +46,25 @@ DTYPES: dict[str, torch.dtype] = {
 """The dtypes that a merge can write, by the name in a model's config."""
 
 
-@dataclass(frozen=True)
-class MergeFacts:
-    """What a merge did, for the manifest.
-
-    `max_deviation` is a |W' - formula in float64| over sampled rows of every changed tensor: the one that comes closest
-    to what rounding alone may cost there, `max_deviation_bound`; it was found in `max_deviation_in`.
-    """
-
-    files: tuple[str, ...]
-    bytes_written: int
-    changed: tuple[str, ...]
-    copied: int
-    converted: int
-    dtype: str | None
-    adapters: tuple[dict[str, Any], ...]
-    carried: Carried
-    max_deviation: float
-    max_deviation_bound: float
-    max_deviation_in: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """The facts as JSON values."""
-        return {
-            "files": list(self.files),
-            "bytes_written": self.bytes_written,
-            "changed": list(self.changed),
-            "copied": self.copied,
-            "converted": self.converted,
-            "dtype": self.dtype,
-            "adapters": [dict(adapter) for adapter in self.adapters],
-            "carried": list(self.carried.copied),
-            "code_left_behind": list(self.carried.code),
-            "proof": {
-                "max_deviation": self.max_deviation,
-                "bound": self.max_deviation_bound,
-                "tensor": self.max_deviation_in,
-            },
-        }
-
-
-def merge_checkpoint(base: Checkpoint, adapters: Sequence[Adapter], out: Path, dtype: str | None = None) -> MergeFacts:
-    """Write `base` with `adapters` merged in, in order, as a complete model folder into the existing folder `out`.
+def merge_checkpoint(
+    base: Checkpoint,
+    adapters: Sequence[Adapter],
+    out: Path,
+    dtype: str | None = None,
+    weights: Sequence[float] | None = None,
+    combine: Combine = "in-order",
+) -> MergeFacts:
+    """Write `base` with `adapters` merged in, as a complete model folder into the existing folder `out`.
 
     Weights go into files of the same names as the base's; config, tokenizer, chat template and licences go along.
 
     Args:
         base: the checkpoint; its weights are read block by block.
-        adapters: LoRA adapters, merged one after the other.
+        adapters: LoRA adapters, merged one after the other or combined first.
         out: an existing folder, as a rule one of `writer.staging`.
         dtype: "float32", "float16" or "bfloat16" for all float tensors; None keeps each tensor's own.
+        weights: what each adapter counts; 1 where it is not given.
+        combine: "in-order" adds each after the other; "linear" and "cat" combine them first (see `changes.Lora`).
 
     Raises:
         InputError: an adapter does not fit, a weight is NaN or infinite, or a result overflows its dtype.
@@ -98,12 +72,11 @@ def merge_checkpoint(base: Checkpoint, adapters: Sequence[Adapter], out: Path, d
     """
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
-    for adapter in adapters:
-        check_fits(adapter, base)
-    plan = _Plan(base, adapters, DTYPES[dtype] if dtype else None)
+    counted = [1.0] * len(adapters) if weights is None else list(weights)
+    plan = _Plan(base, plan_edits(base, adapters, counted, combine), DTYPES[dtype] if dtype else None)
     proof = Proof()
     written = 0
-    with stage("merge", base.nbytes, "B") as advance:
+    with stage("merge", plan.read_bytes, "B") as advance:
         for shard in base.shards:
             target = out / base.relative(shard)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -120,16 +93,23 @@ def merge_checkpoint(base: Checkpoint, adapters: Sequence[Adapter], out: Path, d
                 written += file.size
     if base.index is not None:
         _write_index(base, out, plan)
-    carried = copy_companions(base.root, out, None if dtype is None else lambda config: _with_dtype(config, dtype))
+    corrected = plan.corrections() | ({} if dtype is None else {"dtype": dtype})
+    carried = copy_companions(base.root, out, partial(_corrected, corrected=corrected) if corrected else None)
+    tokenizer = _take_tokenizer(adapters, out) if "vocab_size" in corrected else None
     licences = _adapter_licences(adapters, out)
+    changed = [name for name, edit in plan.edits.items() if edit.changed]
     return MergeFacts(
         files=tuple(base.relative(shard) for shard in base.shards),
         bytes_written=written,
-        changed=tuple(sorted(plan.changes)),
-        copied=len(base.tensors) - len(plan.changes) - plan.converted,
+        changed=tuple(sorted(changed)),
+        added=tuple(sorted(plan.edits.keys() - base.tensors.keys())),
+        copied=len(base.tensors) - len(base.tensors.keys() & set(changed)) - plan.converted,
         converted=plan.converted,
+        config={key: value for key, value in corrected.items() if key != "dtype"},
+        tokenizer=tokenizer,
         dtype=dtype,
-        adapters=tuple(_adapter_facts(adapter) for adapter in adapters),
+        combine=combine,
+        adapters=tuple(adapter_facts(*each) for each in zip(adapters, counted, strict=True)),
         carried=Carried(carried.copied + licences, carried.code),
         max_deviation=proof.deviation,
         max_deviation_bound=proof.bound,
@@ -162,55 +142,80 @@ class _Job:
     name: str
     read_bytes: int
     copy: CopyRange | None = None
-    info: TensorInfo | None = None
-    modules: tuple[LoraModule, ...] = ()
+    edit: Edit | None = None
 
 
 class _Plan:
-    """Which tensors change, which are cast, which are copied."""
+    """Which tensors change, which are cast, which are copied, and into which file each goes."""
 
-    def __init__(self, base: Checkpoint, adapters: Sequence[Adapter], dtype: torch.dtype | None) -> None:
+    def __init__(self, base: Checkpoint, edits: Mapping[str, Edit], dtype: torch.dtype | None) -> None:
+        self.base = base
+        self.edits = edits
         self.dtype = dtype
-        self.shards: dict[Path, list[TensorInfo]] = {shard: [] for shard in base.shards}
+        self.shards: dict[Path, list[Edit]] = {shard: [] for shard in base.shards}
         for info in sorted(base.tensors.values(), key=lambda info: (info.start, info.nbytes)):
-            self.shards[info.file].append(info)
-        self.changes: dict[str, list[LoraModule]] = {}
-        for adapter in adapters:
-            for module in adapter.modules.values():
-                self.changes.setdefault(module.weight, []).append(module)
-        self.converted = sum(
-            name not in self.changes and self.dtype_of(info) != info.dtype for name, info in base.tensors.items()
-        )
+            self.shards[info.file].append(edits[info.name])
+        for name in sorted(edits.keys() - base.tensors.keys()):  # an output layer that is no longer tied
+            self.shards[base.shards[-1]].append(edits[name])
+        self.converted = sum(not edits[name].changed and self.computed(edits[name]) for name in base.tensors)
         self._idle: SimpleQueue[Rows] = SimpleQueue()
 
-    def dtype_of(self, info: TensorInfo) -> str:
+    @property
+    def read_bytes(self) -> int:
+        """The bytes of all sources."""
+        return sum(edit.source.nbytes for edit in self.edits.values())
+
+    def dtype_of(self, edit: Edit) -> str:
         """The dtype in which a tensor is written, as in a header."""
-        if self.dtype is None or info.dtype not in FLOAT_DTYPES:
-            return info.dtype
+        if self.dtype is None or edit.dtype not in FLOAT_DTYPES:
+            return edit.dtype
         return DTYPE_NAMES[self.dtype]
+
+    def computed(self, edit: Edit) -> bool:
+        """Whether a tensor goes through memory; the others are copied as they are."""
+        packed = isinstance(edit.source, PackedTensor)
+        return edit.changed or packed or self.dtype_of(edit) != edit.source.dtype
+
+    def nbytes(self, edit: Edit) -> int:
+        """The bytes that a tensor has when it is written."""
+        return math.prod(edit.source.shape) * TORCH_DTYPES[self.dtype_of(edit)].itemsize
 
     def layout(self, shard: Path) -> list[Entry]:
         """The tensors of the file that is written for `shard`, in the order of the base's data."""
-        return [(info.name, self.dtype_of(info), info.shape) for info in self.shards[shard]]
+        return [(edit.name, self.dtype_of(edit), edit.source.shape) for edit in self.shards[shard]]
 
     def jobs(self, shard: Path) -> list[_Job]:
         """The pieces of the file that is written for `shard`, in order and without a gap."""
         jobs: list[_Job] = []
         position = 0
-        for info in self.shards[shard]:
-            modules = tuple(self.changes.get(info.name, ()))
-            if modules or self.dtype_of(info) != info.dtype:
-                jobs.append(_Job(position, info.name, info.nbytes, None, info, modules))
-                position += info.numel * TORCH_DTYPES[self.dtype_of(info)].itemsize
+        for edit in self.shards[shard]:
+            info = edit.source
+            if self.computed(edit):
+                jobs.append(_Job(position, edit.name, info.nbytes, None, edit))
+                position += self.nbytes(edit)
                 continue
             last = jobs[-1].copy if jobs else None
-            if last is not None and last.start + last.nbytes == info.start:
+            if last is not None and (last.file, last.start + last.nbytes) == (info.file, info.start):
                 grown = CopyRange(last.file, last.start, last.nbytes + info.nbytes)
                 jobs[-1] = replace(jobs[-1], copy=grown, read_bytes=grown.nbytes)
             else:
-                jobs.append(_Job(position, info.name, info.nbytes, CopyRange(info.file, info.start, info.nbytes)))
+                jobs.append(_Job(position, edit.name, info.nbytes, CopyRange(info.file, info.start, info.nbytes)))
             position += info.nbytes
         return jobs
+
+    def corrections(self) -> dict[str, Any]:
+        """What the base's config must say otherwise: whether weights are tied, and how many tokens there are."""
+        corrected: dict[str, Any] = {}
+        if any(isinstance(info, PackedTensor) for info in self.base.tensors.values()):
+            corrected["quantization_config"] = None
+        if self.edits.keys() - self.base.tensors.keys():
+            corrected["tie_word_embeddings"] = False
+        embedding = self.base.embedding
+        if embedding is not None:
+            rows = self.edits[embedding].source.shape[0]
+            if rows != self.base.tensors[embedding].shape[0]:
+                corrected["vocab_size"] = rows
+        return corrected
 
     def run(self, file: SafetensorsFile, job: _Job) -> Proof:
         """Write one piece; what it proves about the formula."""
@@ -218,9 +223,9 @@ class _Plan:
         position = job.at
         if job.copy is not None:
             position += file.put(position, job.copy)
-        if job.info is not None:
+        if job.edit is not None:
             rows = self._take_rows()
-            for part in rows.of(job.info, job.modules, TORCH_DTYPES[self.dtype_of(job.info)], proof):
+            for part in rows.of(job.edit, TORCH_DTYPES[self.dtype_of(job.edit)], proof):
                 position += file.put(position, part)
             self._idle.put(rows)
         file.start_writeback(job.at, position - job.at)
@@ -235,16 +240,40 @@ class _Plan:
 
 def _write_index(base: Checkpoint, out: Path, plan: _Plan) -> None:
     index = dict(base.index or {})
-    total = sum(info.numel * TORCH_DTYPES[plan.dtype_of(info)].itemsize for info in base.tensors.values())
+    total = sum(plan.nbytes(edit) for edit in plan.edits.values())
     index["metadata"] = {**(index.get("metadata") or {}), "total_size": total}
     index["weight_map"] = {name: base.relative(info.file) for name, info in base.tensors.items()}
+    last = base.relative(base.shards[-1])
+    index["weight_map"] |= dict.fromkeys(sorted(plan.edits.keys() - base.tensors.keys()), last)
     (out / INDEX_NAME).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _with_dtype(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-    """The config with its dtype corrected, under the key that it uses (`torch_dtype` before Transformers 5)."""
-    key = "torch_dtype" if "torch_dtype" in config and "dtype" not in config else "dtype"
-    return {**config, key: dtype}
+def _corrected(config: Mapping[str, Any], corrected: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with some values corrected, also in the part about the text model where that has the key.
+
+    The dtype goes under the key that the config uses (`torch_dtype` before Transformers 5). None removes a key.
+    """
+    changed = {key: value for key, value in config.items() if corrected.get(key, ...) is not None}
+    for key, value in corrected.items():
+        if value is None:
+            continue
+        old = key == "dtype" and "torch_dtype" in config and "dtype" not in config
+        changed["torch_dtype" if old else key] = value
+    inner = changed.get("text_config")
+    if isinstance(inner, dict):
+        changed["text_config"] = {
+            key: corrected[key] if key != "dtype" and key in corrected else value for key, value in inner.items()
+        }
+    return changed
+
+
+def _take_tokenizer(adapters: Sequence[Adapter], out: Path) -> str | None:
+    """Carry the tokenizer of the last adapter that has one: the vocabulary was resized; gives the adapter's name."""
+    for adapter in reversed(adapters):
+        if has_tokenizer(adapter.root):
+            replace_tokenizer(adapter.root, out)
+            return adapter.root.resolve().name
+    return None
 
 
 def _adapter_licences(adapters: Sequence[Adapter], out: Path) -> tuple[str, ...]:
@@ -253,16 +282,3 @@ def _adapter_licences(adapters: Sequence[Adapter], out: Path) -> tuple[str, ...]
         label = "adapter" if len(adapters) == 1 else f"adapter{number}"
         names += copy_licences(adapter.root, out, label)
     return tuple(names)
-
-
-def _adapter_facts(adapter: Adapter) -> dict[str, Any]:
-    modules = adapter.modules.values()
-    return {
-        "name": adapter.root.resolve().name,
-        "sha256": adapter.digest(),
-        "base_model_name_or_path": adapter.config.get("base_model_name_or_path"),
-        "modules": len(modules),
-        "ranks": sorted({module.a.shape[0] for module in modules}),
-        "scalings": sorted({module.scaling for module in modules}),
-        "rslora": bool(adapter.config.get("use_rslora")),
-    }

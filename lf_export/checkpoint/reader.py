@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from lf_export.checkpoint.header import TensorInfo
+from lf_export.checkpoint.packed import PackedTensor
 from lf_export.errors import InputError
 
 TORCH_DTYPES: dict[str, torch.dtype] = {
@@ -29,6 +30,8 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 """torch's dtype by the name in a header."""
+
+_COMPARED_ROWS = 1024
 
 DTYPE_NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 """The name in a header by torch's dtype."""
@@ -59,6 +62,35 @@ def read(info: TensorInfo, dtype: torch.dtype | None = None, rows: slice | None 
         raise InputError(f"{info.file}: {info.name}: cannot be read: {error.strerror}") from error
     tensor = raw.view(TORCH_DTYPES[info.dtype]).view(shape)
     return tensor if dtype is None else tensor.to(dtype)
+
+
+def read_finite(info: TensorInfo, dtype: torch.dtype) -> torch.Tensor:
+    """Read a whole float tensor and cast it to `dtype`.
+
+    Raises:
+        InputError: the file cannot be read, or a value is NaN or infinite.
+    """
+    tensor = read(info, dtype)
+    check_finite(tensor, info.name, info.file)
+    return tensor
+
+
+def same_values(one: TensorInfo, other: TensorInfo) -> bool:
+    """Whether two tensors hold the same numbers once `one` is rounded to the dtype of `other`, in blocks of rows.
+
+    A weight that is stored packed is never the same: it is not unpacked for that.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    if one.shape != other.shape or isinstance(other, PackedTensor):
+        return False
+    dtype = TORCH_DTYPES[other.dtype]
+    for first in range(0, one.shape[0] if one.shape else 0, _COMPARED_ROWS):
+        rows = slice(first, first + _COMPARED_ROWS)
+        if not torch.equal(read(one, dtype, rows), read(other, None, rows)):
+            return False
+    return True
 
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:

@@ -1,14 +1,17 @@
 """One tensor of a merge, block of rows by block of rows, in buffers that stay in the processor's cache."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
 
-from lf_export.checkpoint.adapter import LoraModule
+from lf_export.checkpoint.changes import Loaded, Precision
+from lf_export.checkpoint.edits import Edit
 from lf_export.checkpoint.header import TensorInfo
+from lf_export.checkpoint.packed import PackedTensor
+from lf_export.checkpoint.proof import Claim, Proof
 from lf_export.checkpoint.reader import TORCH_DTYPES, bytes_of, check_finite, read_into
 from lf_export.errors import InputError, StepError
 
@@ -23,95 +26,95 @@ product bit for bit with one thread and with two, products of 1 to 7 rows do not
 _SAMPLED_ROWS = 8
 
 
-@dataclass
-class Proof:
-    """The difference |W' - formula in float64| that came closest to what rounding explains, and where."""
-
-    deviation: float = 0.0
-    bound: float = 0.0
-    tensor: str = ""
-    ratio: float = -1.0
-
-    def check(self, name: str, got: torch.Tensor, want: torch.Tensor, allowed: torch.Tensor) -> None:
-        """Compare some rows of a result with the formula.
-
-        Raises:
-            StepError: a difference is larger than rounding explains.
-        """
-        off = (got.double() - want).abs()
-        ratio = float((off / allowed).max())
-        if not ratio <= 1.0:
-            raise StepError(
-                f"{name}: verification failed: merged weights are {float(off.max()):.3g} away from W + scaling * B @ A",
-                "the memory or the linear algebra library of this machine gives wrong results",
-            )
-        if ratio > self.ratio:
-            where = int((off / allowed).argmax())
-            self.ratio, self.tensor = ratio, name
-            self.deviation, self.bound = float(off.view(-1)[where]), float(allowed.view(-1)[where])
-
-    def take(self, other: "Proof") -> None:
-        """Keep the other's difference if it comes closer to its bound."""
-        if other.ratio > self.ratio:
-            self.deviation, self.bound = other.deviation, other.bound
-            self.tensor, self.ratio = other.tensor, other.ratio
-
-
 class Rows:
     """Reads, merges and casts tensors in blocks; its buffers are used again for each block and each tensor."""
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, torch.dtype], torch.Tensor] = {}
 
-    def of(
-        self, info: TensorInfo, modules: Sequence[LoraModule], out_dtype: torch.dtype, proof: Proof
-    ) -> Iterator[torch.Tensor]:
-        """The blocks of the tensor with all modules merged in, in `out_dtype`; each is valid until the next.
+    def of(self, edit: Edit, out_dtype: torch.dtype, proof: Proof) -> Iterator[torch.Tensor]:
+        """The blocks of the tensor with all changes made, in `out_dtype`; each is valid until the next.
 
         Raises:
             InputError: a weight is NaN or infinite, a result overflows `out_dtype`, or the file cannot be read.
             StepError: the first rows are not what the formula gives.
         """
-        dtype = TORCH_DTYPES[info.dtype]
-        between = torch.promote_types(dtype, out_dtype)
-        wide = torch.promote_types(between, torch.float32)
-        factors = [(*module.factors(wide), module.scaling) for module in modules]
-        rows, columns = info.shape if modules else (info.numel, 1)
-        if not info.numel:
+        if not edit.source.numel:
             return
-        try:
-            handle = os.open(info.file, os.O_RDONLY)
-        except OSError as error:
-            raise InputError(f"{info.file}: {info.name}: cannot be read: {error.strerror}") from error
-        try:
-            for first, stop in pairwise(_edges(rows, columns)):
-                raw = self._read(handle, info, first * columns, stop - first, columns)
-                total = self._take("sum", wide, stop - first, columns).copy_(raw)
-                for number, (a, b, scaling) in enumerate(factors, 1):
-                    delta = self._take("delta", wide, stop - first, columns)
-                    torch.mm(b[first:stop], a, out=delta)
-                    total.add_(delta.mul_(scaling))
-                    if between != wide and number < len(factors):
-                        total.copy_(self._take("out", between, stop - first, columns).copy_(total))
-                result = total
-                if out_dtype != wide:
-                    result = self._take("out", out_dtype, stop - first, columns).copy_(total)
-                _check_range(info, raw, total, out_dtype)
-                if factors and first == 0:
-                    few = slice(0, _SAMPLED_ROWS)
-                    proof.check(info.name, result[few], *_formula(raw[few], factors, between, out_dtype))
-                yield result
-        finally:
-            os.close(handle)
+        precision, changes = self._load(edit, out_dtype)
+        for first, raw, total in self._totals(edit, changes, precision, last=True):
+            result = total
+            if out_dtype != precision.wide:
+                result = self._take("out", out_dtype, *total.shape).copy_(total)
+            _check_range(edit.source, raw, total, out_dtype)
+            if edit.changed and first == 0:
+                few = slice(0, _SAMPLED_ROWS)
+                proof.check(edit.name, result[few], _claim(raw[few], edit, changes, precision))
+            yield result
 
-    def _read(self, handle: int, info: TensorInfo, first: int, rows: int, columns: int) -> torch.Tensor:
-        dtype = TORCH_DTYPES[info.dtype]
-        raw = self._take("raw", dtype, rows, columns)
-        try:
-            read_into(handle, info.start + first * dtype.itemsize, bytes_of(raw), info)
-        except OSError as error:
-            raise InputError(f"{info.file}: {info.name}: cannot be read: {error.strerror}") from error
-        return raw
+    def check(self, edit: Edit, merged: TensorInfo, proof: Proof, seed: int) -> int:
+        """Compare some rows of a merged tensor with the formula in float64; returns how many.
+
+        The rows lie together, at a place that `seed` chooses; the first ones for a tensor that is not a matrix.
+
+        Raises:
+            InputError: a file cannot be read, or a weight is NaN or infinite.
+            StepError: the rows are not what the formula gives.
+        """
+        if not edit.source.numel:
+            return 0
+        rows, columns = _matrix(edit)
+        chosen = torch.randint(-(-rows // _ROW_STEP), (1,), generator=torch.Generator().manual_seed(seed))
+        first = int(chosen) * _ROW_STEP
+        stop = min(first + _ROW_STEP, rows)
+        few = slice(0, _SAMPLED_ROWS if columns > 1 else _ROW_STEP)
+        with _opened(edit.source) as read, _opened(merged) as read_merged:
+            raw = read(first, stop, self._take("raw", TORCH_DTYPES[edit.source.dtype], stop - first, columns))[few]
+            got = read_merged(first, stop, self._take("merged", TORCH_DTYPES[merged.dtype], stop - first, columns))[few]
+            if not edit.changed and raw.dtype == got.dtype:
+                if not torch.equal(raw.view(torch.uint8), got.view(torch.uint8)):
+                    raise StepError(
+                        f"{merged.file}: {edit.name}: verification failed: nothing changes it, and it differs"
+                    )
+            else:
+                check_finite(raw, edit.source.name, edit.source.file)
+                precision, changes = self._load(edit, got.dtype)
+                raw = read(first, stop, self._take("checked", raw.dtype, stop - first, columns))[few]
+                proof.check(edit.name, got, _claim(raw, edit, changes, precision, first))
+        return len(got)
+
+    def _load(self, edit: Edit, out_dtype: torch.dtype) -> tuple[Precision, list[Loaded]]:
+        """The changes in memory, having seen what they must see of the tensor."""
+        weight = torch.promote_types(TORCH_DTYPES[edit.dtype], out_dtype)
+        precision = Precision(weight, torch.promote_types(weight, torch.float32))
+        changes = [change.load(precision) for change in edit.changes]
+        for number, change in enumerate(changes):
+            if change.surveys:
+                for first, _, total in self._totals(edit, changes[:number], precision, last=False):
+                    change.survey(total, first, self._take)
+        return precision, changes
+
+    def _totals(
+        self, edit: Edit, changes: Sequence[Loaded], precision: Precision, *, last: bool
+    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+        """Each block's first row, its values as stored, and the wide sum; unless it is the `last`, it is rounded."""
+        source = edit.source
+        rows, columns = _matrix(edit)
+        with _opened(source) as read:
+            for first, stop in pairwise(_edges(rows, columns)):
+                raw = read(first, stop, self._take("raw", TORCH_DTYPES[source.dtype], stop - first, columns))
+                total = self._take("sum", precision.wide, stop - first, columns).copy_(raw)
+                if _rounds(source, precision):  # a weight that an adapter saved in a wider dtype
+                    self._round(total, precision)
+                for number, change in enumerate(changes, 1):
+                    change.apply(total, first, self._take)
+                    if number < len(changes) or not last:
+                        self._round(total, precision)
+                yield first, raw, total
+
+    def _round(self, total: torch.Tensor, precision: Precision) -> None:
+        if precision.weight != precision.wide:
+            total.copy_(self._take("out", precision.weight, *total.shape).copy_(total))
 
     def _take(self, name: str, dtype: torch.dtype, rows: int, columns: int) -> torch.Tensor:
         """A [rows, columns] view of a buffer that is made once and grows when it must."""
@@ -143,22 +146,48 @@ def _check_range(info: TensorInfo, raw: torch.Tensor, total: torch.Tensor, out_d
         )
 
 
-def _formula(
-    raw: torch.Tensor,
-    factors: Sequence[tuple[torch.Tensor, torch.Tensor, float]],
-    between: torch.dtype,
-    out_dtype: torch.dtype,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """W + Σ scaling B A in float64 for the first rows, and how far rounding may lead from it, element by element."""
-    want = raw.double()
-    size = want.abs()  # the sum of magnitudes bounds every partial sum
-    rounding = torch.zeros_like(want)
-    for a, b, scaling in factors:
-        part_a, part_b = a.double(), b[: len(raw)].double()
-        want = want + scaling * (part_b @ part_a)
-        magnitude = abs(scaling) * (part_b.abs() @ part_a.abs())
-        size = size + magnitude
-        # a product of `rank` terms in the wide dtype, its scaling, the sum, and one rounding to the weight's dtype
-        rounding += torch.finfo(a.dtype).eps * (len(a) + 2) * size + torch.finfo(between).eps * size
-    rounding += torch.finfo(out_dtype).eps * size + torch.finfo(out_dtype).smallest_normal
-    return want, rounding
+def _matrix(edit: Edit) -> tuple[int, int]:
+    """Rows and columns: a tensor that is no matrix, or that nothing touches, is one column."""
+    shape = edit.source.shape
+    if len(shape) == 2 and (edit.changes or isinstance(edit.source, PackedTensor)):
+        return shape[0], shape[1]
+    return edit.source.numel, 1
+
+
+def _rounds(source: TensorInfo, precision: Precision) -> bool:
+    return torch.promote_types(TORCH_DTYPES[source.dtype], precision.weight) != precision.weight
+
+
+def _claim(raw: torch.Tensor, edit: Edit, changes: Sequence[Loaded], precision: Precision, first: int = 0) -> Claim:
+    """What the formula gives in float64 for the rows from `first`, whose stored values are `raw`."""
+    claim = Claim.of(raw, first)
+    if _rounds(edit.source, precision):
+        claim.rounded(precision.weight)
+    for change in changes:
+        change.claim(claim)
+    return claim
+
+
+@contextmanager
+def _opened(info: TensorInfo) -> Iterator[Callable[[int, int, torch.Tensor], torch.Tensor]]:
+    """A function that fills a buffer with the rows from one number to another."""
+    if isinstance(info, PackedTensor):
+        unpacked = info.unpack()
+        yield lambda first, stop, buffer: buffer.copy_(unpacked(first, stop).view(buffer.shape))
+        return
+
+    def read(first: int, _stop: int, buffer: torch.Tensor) -> torch.Tensor:
+        try:
+            read_into(handle, info.start + first * buffer.shape[1] * buffer.itemsize, bytes_of(buffer), info)
+        except OSError as error:
+            raise InputError(f"{info.file}: {info.name}: cannot be read: {error.strerror}") from error
+        return buffer
+
+    try:
+        handle = os.open(info.file, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{info.file}: {info.name}: cannot be read: {error.strerror}") from error
+    try:
+        yield read
+    finally:
+        os.close(handle)

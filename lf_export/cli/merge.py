@@ -1,38 +1,93 @@
 """`lf-export merge`: adapters into their base model."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import click
 
 from lf_export.cli.options import FOLDER, json_option, out_option, overwrite_option, threads_option
 
 
+class _Weighted(click.ParamType[tuple[Path, float]]):
+    """A folder, or a folder and a weight: PATH=0.7."""
+
+    name = "path[=weight]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Path, float]:
+        if isinstance(value, tuple):
+            return value
+        folder, equals, weight = str(value).rpartition("=")
+        if not equals or Path(value).exists():
+            return Path(value), 1.0
+        try:
+            number = float(weight)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            self.fail(f"{value!r}: a number was expected after the last '='", param, ctx)
+        return Path(folder), number
+
+
 @click.command(short_help="Adapters into their base model.")
 @click.argument("base", type=FOLDER)
-@click.argument("adapters", type=FOLDER, nargs=-1, required=True)
+@click.argument("adapters", type=_Weighted(), nargs=-1, required=True)
 @out_option
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
     help="The merged model's dtype [default: the base's own].",
 )
+@click.option(
+    "--combine",
+    type=click.Choice(["in-order", "linear", "cat"]),
+    default="in-order",
+    show_default=True,
+    help="Add each adapter after the other, or make one of them first, as PEFT's add_weighted_adapter does.",
+)
+@click.option(
+    "--dequantize-base",
+    is_flag=True,
+    help="Merge into what the weights of a quantized BASE (GPTQ, bitsandbytes NF4) stand for.",
+)
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Write nothing: check that OUT is BASE with ADAPTERS, on sampled rows of every tensor.",
+)
 @overwrite_option
 @threads_option
 @json_option
 def merge(
-    base: Path, adapters: tuple[Path, ...], out: Path, dtype: str | None, overwrite: bool, threads: int, as_json: bool
+    base: Path,
+    adapters: tuple[tuple[Path, float], ...],
+    out: Path,
+    dtype: str | None,
+    combine: Any,
+    dequantize_base: bool,
+    verify: bool,
+    overwrite: bool,
+    threads: int,
+    as_json: bool,
 ) -> None:
     """Merge ADAPTERS into BASE, in order, tensor by tensor.
 
-    BASE is a Hugging Face folder with safetensors, each of ADAPTERS a PEFT folder. The result is bit-identical to
-    PEFT's merge_and_unload in the same dtype.
+    BASE is a Hugging Face folder with safetensors, each of ADAPTERS a PEFT folder, with a weight if it ends in
+    =NUMBER. The result is bit-identical to PEFT's merge_and_unload in the same dtype.
     """
     from lf_export.cli.output import emit
     from lf_export.cli.progress import shown
-    from lf_export.steps.merge import MergeOptions, merge_model
+    from lf_export.steps.merge import MergeOptions, merge_model, verify_model
 
+    paths, weights = zip(*adapters, strict=True)
+    options = MergeOptions(base, paths, out, dtype, overwrite, threads, weights, combine, dequantize_base)
+    if verify:
+        with shown():
+            checked = verify_model(options)
+        emit(checked, f"verified: {checked['tensors']} tensors, {checked['rows']} rows: {out}", as_json=as_json)
+        return
     with shown():
-        facts = merge_model(MergeOptions(base, adapters, out, dtype, overwrite, threads))
+        facts = merge_model(options)
     emit(
         facts,
         f"merged: {len(facts['merge']['changed'])} tensors changed, {facts['merge']['copied']} copied: {out}",

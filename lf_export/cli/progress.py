@@ -18,7 +18,8 @@ def shown() -> Iterator[None]:
     """Show the progress of the block."""
     # Where torchao is installed (gptqmodel brings it), Transformers imports it, and it complains of kernels for other
     # machines.
-    logging.getLogger("torchao").setLevel(logging.ERROR)
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if sys.stderr.isatty():
         from rich.console import Console
@@ -32,7 +33,7 @@ def shown() -> Iterator[None]:
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=Console(stderr=True)) as bars, reporting(_Bars(bars)):
+        with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bars, reporting(_Bars(bars)):
             yield
     else:
         with reporting(_Lines()):

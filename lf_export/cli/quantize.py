@@ -15,7 +15,7 @@ from lf_export.cli.options import FOLDER, json_option, out_option, overwrite_opt
     multiple=True,
     required=True,
     metavar="FORMAT[:SCHEME]",
-    help="gptq, gptq:8, gguf:Q4_K_M, gguf:Q8_0, onnx:int4, onnx:fp32, …; several share one pass over the data.",
+    help="gptq, gptq:8, awq, gguf:Q4_K_M, gguf:Q8_0, onnx:int4, onnx:fp32, …; several share one pass over the data.",
 )
 @out_option
 @click.option(
@@ -25,9 +25,18 @@ from lf_export.cli.options import FOLDER, json_option, out_option, overwrite_opt
 @click.option(
     "--num-samples", type=click.IntRange(min=1), default=128, show_default=True, help="Shipped conversations."
 )
-@click.option("--group-size", default="auto", show_default=True, help="gptq: columns that share a scale, -1 or auto.")
+@click.option(
+    "--group-size", default="auto", show_default=True, help="gptq, awq: columns that share a scale, -1 or auto."
+)
 @click.option("--sym/--asym", default=True, show_default=True, help="gptq: symmetric or asymmetric grid.")
 @click.option("--desc-act", is_flag=True, help="gptq: store groups in activation order (slower at run time).")
+@click.option(
+    "--gguf-method",
+    type=click.Choice(["gptq", "imatrix", "rtn"]),
+    default="gptq",
+    show_default=True,
+    help="gguf: errors fed back through the moments, weighed by the importance matrix alone, or no calibration.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="The seed of the selection of shipped data.")
 @overwrite_option
 @threads_option
@@ -42,6 +51,7 @@ def quantize(
     group_size: str,
     sym: bool,
     desc_act: bool,
+    gguf_method: str,
     seed: int,
     overwrite: bool,
     threads: int,
@@ -59,7 +69,7 @@ def quantize(
         size: int | str = group_size if group_size == "auto" else int(group_size)
     except ValueError as error:
         raise click.BadParameter("expected a number of columns, -1 or auto", param_hint="--group-size") from error
-    targets = targets_from_names(formats, out, group_size=size, sym=sym, desc_act=desc_act)
+    targets = targets_from_names(formats, out, group_size=size, sym=sym, desc_act=desc_act, gguf_method=gguf_method)
     with shown():
         facts = quantize_model(
             model,

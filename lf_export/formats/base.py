@@ -14,6 +14,11 @@ from lf_export.walk.view import LayerView, LayerVisitor
 ArtifactFacts = dict[str, Any]
 
 
+def significant(value: float) -> float:
+    """Four significant digits, for a manifest: more would only show in which order a processor adds up."""
+    return float(f"{value:.4g}")
+
+
 class FormatOptions(BaseModel):
     """The options of a format, as a recipe or the command line gives them; each format has its own subclass."""
 

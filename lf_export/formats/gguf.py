@@ -1,14 +1,16 @@
 """The GGUF format: files for llama.cpp, one for each type, with one importance matrix from the calibration pass."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.errors import InputError
 from lf_export.formats.base import ArtifactFacts, Format, FormatOptions
 from lf_export.formats.gguf_arch import GgufTensor, model_shape, plan_tensors, window_notes
+from lf_export.formats.gguf_gptq import GgufGptq, Ready
 from lf_export.formats.gguf_imatrix import Imatrix
 from lf_export.formats.gguf_tokenizer import read_tokenizer
 from lf_export.formats.gguf_types import SCHEMES, GgufScheme
@@ -23,14 +25,15 @@ class GgufOptions(FormatOptions):
 
     Attributes:
         types: the files to write, by llama.cpp's names; they share one importance matrix.
-        imatrix: whether the types that gain from it are quantized with the importance matrix.
+        method: `gptq`: rounding errors are fed back through the moments on the grids that llama.cpp's quantizer chooses
+            with the importance matrix; `imatrix`: its own rounding; `rtn`: its own without any calibration.
         threads: how many blocks of rows are converted at a time; the bytes are the same for any number.
         name: the model's name in the files and their names; empty takes the checkpoint's folder.
         licence: SPDX identifier for the metadata; empty leaves it out.
     """
 
     types: Annotated[tuple[str, ...], Field(min_length=1)] = ("Q4_K_M",)
-    imatrix: bool = True
+    method: Literal["gptq", "imatrix", "rtn"] = "gptq"
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     name: str = ""
     licence: str = ""
@@ -44,6 +47,17 @@ class GgufOptions(FormatOptions):
         if len(set(types)) != len(types):
             raise ValueError("a GGUF type is named twice")
         return types
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        needing = [name for name in self.types if SCHEMES[name].needs_imatrix]
+        if self.method == "rtn" and needing:
+            raise ValueError(f"llama.cpp makes {', '.join(needing)} with an importance matrix only, method is rtn")
+        return self
+
+    def calibrated(self, scheme: GgufScheme) -> bool:
+        """Whether a file of `scheme` is made with the importance matrix."""
+        return self.method != "rtn" and scheme.imatrix
 
     @property
     def schemes(self) -> list[GgufScheme]:
@@ -66,10 +80,10 @@ class GgufTarget:
     """
 
     def __init__(self, checkpoint: Checkpoint, out: Path, options: GgufOptions, audit_digest: str) -> None:
-        self.needs_moments = options.imatrix and any(scheme.imatrix for scheme in options.schemes)
-        self._checkpoint, self._out, self._audit = checkpoint, out, audit_digest
+        self.needs_moments = any(options.calibrated(scheme) for scheme in options.schemes)
+        self._checkpoint, self._out, self._options, self._audit = checkpoint, out, options, audit_digest
         self._plan = plan_tensors(checkpoint)
-        self._names = {tensor.source.name: tensor.name for tensor in self._plan if tensor.source is not None}
+        self._tensors = {tensor.source.name: tensor for tensor in self._plan if tensor.source is not None}
         self._imatrix = Imatrix()
         self._tokenizer = read_tokenizer(checkpoint.root, _vocabulary_rows(self._plan))
         identity = GgufIdentity(options.name or checkpoint.root.resolve().name, options.licence)
@@ -82,23 +96,30 @@ class GgufTarget:
                 self._tokenizer,
                 identity,
                 options.threads,
+                imatrix=options.calibrated(scheme),
             )
             for scheme in options.schemes
         ]
+        self._calibrated = [file for file in self._files if options.calibrated(file.scheme)]
+        self._gptq = GgufGptq(self._tensors, self._calibrated, options.threads)
 
     def layer(self, view: LayerView) -> None:
         """Write one layer to every file, with the importance of its input channels."""
         if self.needs_moments:
             for linear, moments in view.moments.items():
-                self._imatrix.add(self._names[f"{view.prefix}.{linear}.weight"], moments)
-        self._write(through_layer=view.index)
+                self._imatrix.add(self._tensors[f"{view.prefix}.{linear}.weight"].name, moments)
+        ready: list[Ready] = []
+        if self._options.method == "gptq" and self._calibrated:
+            ready = self._gptq.layer(view, self._imatrix)
+        self._write(ready, through_layer=view.index)
 
     def finish(self) -> ArtifactFacts:
         """Write what follows the layers and the importance matrix; returns facts for the manifest."""
-        self._write()
+        self._write([])
         facts: ArtifactFacts = {
             "architecture": model_shape(self._checkpoint).architecture,
             "tokenizer": {"model": self._tokenizer.model, "pre": self._tokenizer.pre},
+            "method": self._options.method,
             "notes": [*self._tokenizer.notes, *window_notes(self._checkpoint.config)],
             "files": {},
         }
@@ -110,14 +131,16 @@ class GgufTarget:
                 "scheme": file.scheme.name,
                 "bytes": file.path.stat().st_size,
                 "tensors": file.types,
-                "imatrix": self.needs_moments and file.scheme.imatrix,
+                "imatrix": file in self._calibrated,
+                **self._gptq.facts(file),
             }
         return facts
 
-    def _write(self, through_layer: int | None = None) -> None:
+    def _write(self, ready: Sequence[Ready], through_layer: int | None = None) -> None:
+        quantized = {file.path: tensors for file, tensors in zip(self._calibrated, ready, strict=False)}
         for file in self._files:
-            imatrix = self._imatrix if self.needs_moments and file.scheme.imatrix else None
-            file.write(imatrix, through_layer=through_layer)
+            imatrix = self._imatrix if file in self._calibrated else None
+            file.write(imatrix, through_layer=through_layer, ready=quantized.get(file.path))
 
 
 def _vocabulary_rows(plan: list[GgufTensor]) -> int:
@@ -133,7 +156,9 @@ def _size(checkpoint: Checkpoint, options: GgufOptions) -> int:
         raise InputError(f"{checkpoint.root}: no tokenizer.json, a GGUF needs the fast tokenizer's file") from error
     total = 0
     for scheme in options.schemes:
-        total += vocabulary + sum(tensor_nbytes(*pair) for pair in planned_types(plan, scheme, checkpoint))
+        total += vocabulary + sum(
+            tensor_nbytes(*pair) for pair in planned_types(plan, scheme, checkpoint, imatrix=options.calibrated(scheme))
+        )
     return total
 
 

@@ -5,7 +5,7 @@ and appended in blocks of rows, so that memory holds a few blocks, whatever the 
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -52,6 +52,7 @@ class GgufFile:
         tokenizer: what goes into the metadata.
         identity: likewise.
         threads: how many blocks of rows are converted at a time; the bytes are the same for any number.
+        imatrix: whether an importance matrix will be given: some schemes then take other types.
     """
 
     def __init__(
@@ -63,15 +64,29 @@ class GgufFile:
         tokenizer: GgufTokenizer,
         identity: GgufIdentity,
         threads: int = 1,
+        *,
+        imatrix: bool = False,
     ) -> None:
         self.path, self.scheme, self._threads = path, scheme, threads
-        planned = planned_types(plan, scheme, checkpoint)
+        planned = planned_types(plan, scheme, checkpoint, imatrix=imatrix)
         self._pending = deque(planned)
+        self.kinds = {tensor.name: kind for tensor, kind in planned}
         self.types = dict(sorted(Counter(kind.name for _, kind in planned).items()))
         _write_header(path, planned, scheme, checkpoint, tokenizer, identity)
 
-    def write(self, imatrix: Imatrix | None = None, *, through_layer: int | None = None) -> None:
+    def write(
+        self,
+        imatrix: Imatrix | None = None,
+        *,
+        through_layer: int | None = None,
+        ready: Mapping[str, npt.NDArray[np.uint8]] | None = None,
+    ) -> None:
         """Write the pending tensors in order, up to the last of `through_layer`, or all.
+
+        Args:
+            imatrix: the importance of the input channels.
+            through_layer: where to stop.
+            ready: tensors that are quantized already, by name; they are written as they are.
 
         Raises:
             InputError: a tensor is not finite, or too large for F16.
@@ -82,13 +97,13 @@ class GgufFile:
                 tensor, kind = self._pending[0]
                 if through_layer is not None and not _is_due(tensor, through_layer):
                     return
-                convert = partial(_convert, tensor, kind, _importance(tensor, kind, imatrix))
-                blocks = _row_blocks(tensor)
                 file.write(bytes(-file.tell() % _ALIGNMENT))
-                for data in (
-                    map(convert, blocks) if self._threads == 1 else _in_order(pool, convert, blocks, self._threads)
-                ):
-                    file.write(data.data)
+                if ready and tensor.name in ready:
+                    file.write(np.ascontiguousarray(ready[tensor.name]).data)
+                else:
+                    convert = partial(_convert, tensor, kind, _importance(tensor, kind, imatrix))
+                    for data in _in_order(pool, convert, _row_blocks(tensor), self._threads):
+                        file.write(data.data)
                 file.write(bytes(-file.tell() % _ALIGNMENT))
                 self._pending.popleft()
 
@@ -106,11 +121,11 @@ def _is_due(tensor: GgufTensor, layer: int) -> bool:
 
 
 def planned_types(
-    plan: Iterable[GgufTensor], scheme: GgufScheme, checkpoint: Checkpoint
+    plan: Iterable[GgufTensor], scheme: GgufScheme, checkpoint: Checkpoint, *, imatrix: bool
 ) -> list[tuple[GgufTensor, GgmlType]]:
     """Each tensor of the plan with its type in a file of `scheme`."""
     shape = model_shape(checkpoint)
-    return [(tensor, tensor_type(tensor.name, tensor.shape, scheme, shape)) for tensor in plan]
+    return [(tensor, tensor_type(tensor.name, tensor.shape, scheme, shape, imatrix=imatrix)) for tensor in plan]
 
 
 def tensor_nbytes(tensor: GgufTensor, kind: GgmlType) -> int:

@@ -1,28 +1,25 @@
 """The GPTQ format: a Hugging Face folder that Transformers, vLLM and SGLang load as it is."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from lf_export import __version__
 from lf_export.checkpoint.carry import copy_companions
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.checkpoint.staging import disk_errors
-from lf_export.errors import InputError, StepError
+from lf_export.errors import StepError
 from lf_export.formats.base import ArtifactFacts, Format, FormatOptions
-from lf_export.formats.shards import Entry, Shards
+from lf_export.formats.linears import GroupSize, gptq_entries, group_size_for, linear_names, mean_of, solution_facts
+from lf_export.formats.shards import Shards
 from lf_export.progress import say
 from lf_export.quant.grid import Scheme
 from lf_export.quant.pack import alignment, pack
-from lf_export.quant.solve import Solution, quantize_group, rounded
-from lf_export.walk.families import family_of, num_layers
+from lf_export.quant.solve import Solution, quantize_group
+from lf_export.walk.families import family_of
 from lf_export.walk.view import LayerView
-
-# What `auto` tries, the coarsest first: all have kernels in the runtimes that load the format.
-_AUTO_SIZES = (128, 64, 32, 16)
 
 
 class GptqOptions(FormatOptions):
@@ -40,19 +37,12 @@ class GptqOptions(FormatOptions):
     """
 
     bits: Literal[2, 3, 4, 8] = 4
-    group_size: int | Literal["auto"] = "auto"
+    group_size: GroupSize = "auto"
     sym: bool = True
     desc_act: bool = False
     act_order: bool = True
     clip_search: bool = True
     damp_percent: Annotated[float, Field(gt=0, lt=1)] = 0.01
-
-    @field_validator("group_size")
-    @classmethod
-    def _sensible(cls, size: int | str) -> int | str:
-        if isinstance(size, int) and size < 1 and size != -1:
-            raise ValueError("group_size is a number of columns, -1 or auto")
-        return size
 
 
 class GptqTarget:
@@ -76,9 +66,9 @@ class GptqTarget:
         self._audit_digest = audit_digest
         self._scheme = _scheme_of(checkpoint, options)
         self._family = family_of(checkpoint.config)
-        self._linears = set(_linears(checkpoint))
+        self._linears = {f"{name}.weight" for name in linear_names(checkpoint)}
         self._linear_facts: dict[str, dict[str, Any]] = {}
-        self._shards = Shards(out, list(_entries(checkpoint, self._scheme)))
+        self._shards = Shards(out, list(gptq_entries(checkpoint, self._scheme)))
 
     def layer(self, view: LayerView) -> None:
         """Quantize the linears of a layer, those that share an input together, and write them."""
@@ -114,7 +104,7 @@ class GptqTarget:
     def _write(self, module: str, solution: Solution) -> None:
         if solution.reason:
             say(f"{module}: rounded to nearest: {solution.reason}")
-        self._linear_facts[module] = solution.facts()
+        self._linear_facts[module] = solution_facts(solution)
         for part, tensor in pack(solution.quantized).items():
             self._shards.put(f"{module}.{part}", tensor)
 
@@ -150,71 +140,31 @@ class GptqTarget:
                 "clip_search": scheme.clip_search,
                 "damp_percent": scheme.damp_percent,
             },
-            "error": rounded(sum(facts["error"] for facts in linears.values()) / len(linears)),
-            "rtn_error": rounded(sum(facts["rtn_error"] for facts in linears.values()) / len(linears)),
+            "error": mean_of(linears, "error"),
+            "rtn_error": mean_of(linears, "rtn_error"),
             "fallbacks": {name: facts["reason"] for name, facts in linears.items() if facts["method"] == "rtn"},
             "linears": linears,
         }
 
 
-def _linears(checkpoint: Checkpoint) -> Iterator[str]:
-    """The names of the weights that are quantized."""
-    family = family_of(checkpoint.config)
-    for index in range(num_layers(checkpoint.config)):
-        for linear in family.linears:
-            yield f"{family.prefix(index)}.{linear}.weight"
-
-
 def _scheme_of(checkpoint: Checkpoint, options: GptqOptions) -> Scheme:
     """The scheme, with the group size that `auto` stands for; every width is checked against it."""
-    inputs: dict[int, str] = {}
-    problems = []
     aligned = alignment(options.bits)
-    for name in _linears(checkpoint):
-        shape = checkpoint.info(name).shape
-        if len(shape) != 2:
-            problems.append(f"{name}: shape {list(shape)}, a matrix was expected")
-            continue
-        out_width, in_width = shape
-        inputs.setdefault(in_width, name)
-        if in_width % aligned or out_width % aligned:
-            problems.append(
-                f"{name}: [{out_width}, {in_width}] cannot be packed at {options.bits} bits, "
-                f"expected widths that are multiples of {aligned}"
-            )
-    fitting = [size for size in _AUTO_SIZES if all(width % size == 0 for width in inputs)]
-    size = options.group_size
-    if size == "auto":
-        size = fitting[0] if fitting else -1
-    expected = ", ".join(str(size) for size in [*fitting, -1])
-    problems += [
-        f"group_size {size} does not divide the input width {width} ({name}), expected one of {expected}"
-        for width, name in inputs.items()
-        if size != -1 and width % size
-    ]
-    if problems:
-        raise InputError.of(problems[:8], "group_size: auto takes the largest that fits")
+
+    def unpackable(out_width: int, in_width: int) -> str | None:
+        if in_width % aligned == 0 and out_width % aligned == 0:
+            return None
+        return (
+            f"[{out_width}, {in_width}] cannot be packed at {options.bits} bits, "
+            f"expected widths that are multiples of {aligned}"
+        )
+
+    size = group_size_for(checkpoint, options.group_size, unpackable)
     return Scheme(**{**options.model_dump(), "group_size": size})
 
 
-def _entries(checkpoint: Checkpoint, scheme: Scheme) -> Iterator[Entry]:
-    """Everything that the folder's shards will hold, in the checkpoint's own order."""
-    linears = set(_linears(checkpoint))
-    for name, info in checkpoint.tensors.items():
-        if name not in linears:
-            yield Entry(name, info.dtype, tuple(info.shape))
-            continue
-        module = name.removesuffix(".weight")
-        out_width, in_width = info.shape
-        groups = in_width // scheme.columns(in_width)
-        yield Entry(f"{module}.qweight", "I32", (in_width * scheme.bits // 32, out_width))
-        yield Entry(f"{module}.qzeros", "I32", (groups, out_width * scheme.bits // 32))
-        yield Entry(f"{module}.scales", "F16", (groups, out_width))
-        yield Entry(f"{module}.g_idx", "I32", (in_width,))
-
-
 def _size(checkpoint: Checkpoint, options: GptqOptions) -> int:
-    return sum(entry.nbytes for entry in _entries(checkpoint, _scheme_of(checkpoint, options)))
+    return sum(entry.nbytes for entry in gptq_entries(checkpoint, _scheme_of(checkpoint, options)))
 
 
 FORMAT = Format(

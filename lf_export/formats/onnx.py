@@ -13,14 +13,15 @@ from lf_export.checkpoint.index import Checkpoint
 from lf_export.checkpoint.staging import disk_errors
 from lf_export.errors import StepError
 from lf_export.formats.base import ArtifactFacts, Format, FormatOptions
+from lf_export.formats.linears import linear_names, mean_of, solution_facts
 from lf_export.formats.onnx_build import GRAPH_NAME, aim_at, build, builder_options, set_windows
-from lf_export.formats.onnx_import import ImportFolder, group_size_for, linear_names, plain_layer
+from lf_export.formats.onnx_import import ImportFolder, block_size_for, plain_layer
 from lf_export.formats.onnx_rules import check_architecture, check_packages, route
 from lf_export.formats.onnx_verify import Expected, verify
 from lf_export.progress import say
 from lf_export.quant.gptq import rtn
 from lf_export.quant.grid import Scheme
-from lf_export.quant.solve import Solution, quantize_group, rounded
+from lf_export.quant.solve import Solution, quantize_group
 from lf_export.walk.decoder import attention_windows
 from lf_export.walk.families import family_of
 from lf_export.walk.view import LayerView
@@ -151,7 +152,7 @@ class OnnxTarget:
         assert self._import is not None  # noqa: S101 - `layer` has seen to it
         if solution.reason:
             say(f"{module}: rounded to nearest: {solution.reason}")
-        self._linear_facts[module] = solution.facts()
+        self._linear_facts[module] = solution_facts(solution)
         self._import.put(module, solution.quantized)
 
     def _check_calibration(self) -> None:
@@ -202,8 +203,8 @@ class OnnxTarget:
                 "accuracy_level": options.level,
             }
         if linears:
-            facts["error"] = rounded(sum(each["error"] for each in linears.values()) / len(linears))
-            facts["rtn_error"] = rounded(sum(each["rtn_error"] for each in linears.values()) / len(linears))
+            facts["error"] = mean_of(linears, "error")
+            facts["rtn_error"] = mean_of(linears, "rtn_error")
             facts["fallbacks"] = {name: each["reason"] for name, each in linears.items() if each["method"] == "rtn"}
             facts["linears"] = linears
         return facts
@@ -220,7 +221,7 @@ def _scheme(checkpoint: Checkpoint, options: OnnxOptions) -> Scheme | None:
     family_of(checkpoint.config)
     if options.bits is None:
         return None
-    size = group_size_for(checkpoint, options.group_size)
+    size = block_size_for(checkpoint, options.group_size)
     return Scheme(bits=options.bits, group_size=size, sym=options.sym, damp_percent=options.damp_percent)
 
 

@@ -16,8 +16,8 @@ import torch
 
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.errors import StepError
+from lf_export.formats.linears import linear_names
 from lf_export.formats.onnx_graph import Greedy, check_imported, lm_head, quantized_nodes, with_accuracy
-from lf_export.formats.onnx_import import linear_names
 from lf_export.formats.onnx_reference import head_name, reference_logits
 from lf_export.quant.gptq import Quantized, dequantize
 

@@ -7,10 +7,17 @@ if TYPE_CHECKING:
     from lf_export.quant.grid import Scheme
     from lf_export.quant.moments import HeldOut, Moments
     from lf_export.quant.pack import dequantize_stored
+    from lf_export.quant.pack_awq import dequantize_awq
 
-__all__ = ["HeldOut", "Moments", "Scheme", "dequantize_stored"]
+__all__ = ["HeldOut", "Moments", "Scheme", "dequantize_awq", "dequantize_stored"]
 
-_HOMES = {"Scheme": "grid", "HeldOut": "moments", "Moments": "moments", "dequantize_stored": "pack"}
+_HOMES = {
+    "HeldOut": "moments",
+    "Moments": "moments",
+    "Scheme": "grid",
+    "dequantize_awq": "pack_awq",
+    "dequantize_stored": "pack",
+}
 
 
 def __getattr__(name: str) -> Any:

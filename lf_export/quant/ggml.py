@@ -6,6 +6,7 @@ quantized here has the bytes that `llama-quantize` writes.
 
 import ctypes
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, util
@@ -57,9 +58,18 @@ TYPES = {
         GgmlType("Q5_0", 6, 32, 22),
         GgmlType("Q5_1", 7, 32, 24),
         GgmlType("Q8_0", 8, 32, 34),
+        GgmlType("Q2_K", 10, 256, 84),
+        GgmlType("Q3_K", 11, 256, 110),
         GgmlType("Q4_K", 12, 256, 144),
         GgmlType("Q5_K", 13, 256, 176),
         GgmlType("Q6_K", 14, 256, 210),
+        GgmlType("IQ2_XXS", 16, 256, 66),
+        GgmlType("IQ2_XS", 17, 256, 74),
+        GgmlType("IQ3_XXS", 18, 256, 98),
+        GgmlType("IQ4_NL", 20, 32, 18),
+        GgmlType("IQ3_S", 21, 256, 110),
+        GgmlType("IQ2_S", 22, 256, 82),
+        GgmlType("IQ4_XS", 23, 256, 136),
         GgmlType("BF16", 30, 1, 2),
     )
 }
@@ -104,7 +114,7 @@ def _declare(handle: ctypes.CDLL) -> None:
 
 
 def quantize(
-    W: npt.NDArray[np.float32], kind: GgmlType, importance: npt.NDArray[np.float32] | None = None
+    W: npt.NDArray[np.float32], kind: GgmlType, importance: npt.NDArray[np.float32] | None = None, threads: int = 1
 ) -> npt.NDArray[np.uint8]:
     """Quantize the rows of `W` to `kind`.
 
@@ -115,6 +125,7 @@ def quantize(
         W: [rows, width], finite.
         kind: a quantized type whose block divides the width.
         importance: the weight of each column's squared error, [width] (llama.cpp's importance matrix).
+        threads: how many pieces are quantized at a time.
 
     Returns:
         [rows, bytes of a row].
@@ -128,6 +139,11 @@ def quantize(
         raise InputError(f"a width of {width} is not a multiple of {kind.block}, the block of {kind.name}")
     if importance is not None and importance.shape != (width,):
         raise InputError(f"the importance of {importance.shape} columns is given for a width of {width}")
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            return np.concatenate(
+                list(pool.map(lambda rows: quantize(rows, kind, importance), np.array_split(W, threads)))
+            )
     lib = library()
     lib.ggml_quantize_init(kind.id)
     W = np.ascontiguousarray(W, np.float32)

@@ -50,6 +50,27 @@ class Quantized:
 
 
 @dataclass(frozen=True)
+class ColumnGrid:
+    """The values that the columns of a weight may take: (code − zero) · scale, or codebook[code] · scale.
+
+    Attributes:
+        scales: [groups, out] fp32 of any sign; under a scale of zero every code stands for zero.
+        zeros: [groups, out] fp32 that hold the code of zero; not used with a codebook.
+        groups: which group each column takes, [in] in the weight's own order.
+        lowest: the smallest code.
+        highest: the largest code.
+        codebook: what codes stand for where they are not evenly spaced, ascending, [highest + 1].
+    """
+
+    scales: torch.Tensor
+    zeros: torch.Tensor
+    groups: torch.Tensor
+    lowest: int = 0
+    highest: int = 15
+    codebook: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Factor:
     """What GPTQ needs to know of H, made once for all the weights that share it.
 
@@ -113,20 +134,16 @@ def gptq(W: torch.Tensor, factor: Factor, scheme: Scheme) -> Quantized:
     touch each other.
     """
     order = factor.order
-    size = scheme.columns(W.shape[1])
     importance = factor.importance if scheme.clip_search else None
-    in_place = W.t().contiguous()
-    Wt = in_place.index_select(0, order)  # [in, out] in the order of rounding
-    if scheme.desc_act:
-        grid = find_grid(Wt, None if importance is None else importance[order], scheme)
-        groups = torch.arange(len(order), device=W.device) // size
+    Wt = W.t().contiguous()
+    places = torch.arange(len(order), device=W.device)
+    if scheme.desc_act:  # groups are runs in the order of rounding
+        grid = find_grid(Wt.index_select(0, order), None if importance is None else importance[order], scheme)
+        places = torch.empty_like(order).index_copy_(0, order, places)
     else:
-        grid = find_grid(in_place, importance, scheme)
-        groups = order // size
-    rounded = _round_columns(Wt, factor.lower, grid, groups.tolist(), scheme)
-    q = rounded.index_select(0, torch.argsort(order))
-    g_idx = torch.empty_like(groups)
-    g_idx[order] = groups
+        grid = find_grid(Wt, importance, scheme)
+    g_idx = places // scheme.columns(W.shape[1])
+    q = round_columns(Wt, factor, ColumnGrid(grid.scales, grid.zeros, g_idx, highest=scheme.maxq))
     return _stored(q, grid, g_idx, scheme)
 
 
@@ -157,20 +174,25 @@ def _stored(q: torch.Tensor, grid: Grid, g_idx: torch.Tensor, scheme: Scheme) ->
     )
 
 
-def _round_columns(
-    Wt: torch.Tensor, lower: torch.Tensor, grid: Grid, groups: list[int], scheme: Scheme
-) -> torch.Tensor:
-    """Round the rows of Wt [in, out] one after the other; returns the integers, uint8 [in, out].
+def round_columns(Wt: torch.Tensor, factor: Factor, grid: ColumnGrid) -> torch.Tensor:
+    """Round the rows of Wt [in, out] one after the other in the factor's order, each paying for those before it.
 
     The loop runs once per column and is bound by the calls, not by the arithmetic: five operations on
     prepared views and nothing else.
+
+    Returns:
+        The codes, uint8 [in, out], in the weight's own order.
     """
+    lower, order = factor.lower, factor.order
+    Wt = Wt.index_select(0, order)
     n, out = Wt.shape
-    q = torch.empty(n, out, dtype=torch.uint8, device=Wt.device)
+    codes = torch.empty(n, out, dtype=torch.uint8, device=Wt.device)
     errors = torch.empty_like(Wt)  # row j: w_j − ŵ_j
-    scales, inverses = grid.scales.unbind(0), grid.scales.reciprocal().unbind(0)
-    lows, highs = (-grid.zeros).unbind(0), (scheme.maxq - grid.zeros).unbind(0)
-    target, block_q = Wt.new_empty(_BLOCK, out), Wt.new_empty(_BLOCK, out)
+    scales, inverses = grid.scales.unbind(0), torch.where(grid.scales == 0, 0, 1 / grid.scales).unbind(0)
+    lows, highs = (grid.lowest - grid.zeros).unbind(0), (grid.highest - grid.zeros).unbind(0)
+    book = None if grid.codebook is None else _Codebook(grid.codebook, out)
+    groups = grid.groups[order].tolist()
+    target, block_steps = Wt.new_empty(_BLOCK, out), Wt.new_empty(_BLOCK, out)
     for start in range(0, n, _BLOCK):
         stop = min(start + _BLOCK, n)
         size = stop - start
@@ -179,14 +201,33 @@ def _round_columns(
         before = [block_errors[:j].t() for j in range(size)]
         takes = [row[start : start + j] for j, row in enumerate(lower[start:stop].unbind(0))]
         rows = zip(
-            target[:size].unbind(0), Wt[start:stop].unbind(0), block_errors.unbind(0), block_q[:size].unbind(0),
+            target[:size].unbind(0), Wt[start:stop].unbind(0), block_errors.unbind(0), block_steps[:size].unbind(0),
             before, takes, groups[start:stop], strict=True,
         )  # fmt: skip
         for t, w, e, r, errors_before, take, g in rows:
             t.addmv_(errors_before, take)
             torch.mul(t, inverses[g], out=r)
-            r.round_().clamp_(lows[g], highs[g])
+            if book is None:
+                r.round_().clamp_(lows[g], highs[g])
+            else:
+                book.snap_(r)
             torch.addcmul(w, r, scales[g], value=-1, out=e)
-        zeros = grid.zeros[groups[start:stop]]
-        q[start:stop] = block_q[:size].add_(zeros)
-    return q
+        steps = block_steps[:size]
+        found = steps.add_(grid.zeros[groups[start:stop]]) if book is None else book.codes(steps)
+        codes[order[start:stop]] = found.to(torch.uint8)
+    return codes
+
+
+class _Codebook:
+    """Values that are not evenly spaced: rounding is a search between their midpoints."""
+
+    def __init__(self, values: torch.Tensor, out: int) -> None:
+        self._values, self._midpoints = values, (values[1:] + values[:-1]) / 2
+        self._index = torch.empty(out, dtype=torch.int64, device=values.device)
+
+    def codes(self, steps: torch.Tensor) -> torch.Tensor:
+        return torch.bucketize(steps, self._midpoints)
+
+    def snap_(self, r: torch.Tensor) -> None:
+        torch.bucketize(r, self._midpoints, out=self._index)
+        torch.take(self._values, self._index, out=r)

@@ -76,11 +76,11 @@ def find_grid(Wt: torch.Tensor, importance: torch.Tensor | None, scheme: Scheme)
     """The grid of a weight, from its extremes or, with `importance`, by the clipping search.
 
     The search takes, for each group and output, the range that minimizes Σ_i h_i (w_i − ŵ_i)², with h the importance of
-    each input column, for example diag(H).
+    each input column, for example diag(H); or, with e = w − ŵ, eᵀ H_g e with H_g the group's own block of H.
 
     Args:
         Wt: the weight, transposed, [in, out] fp32; groups are runs of rows.
-        importance: of each input column, [in], or None for the extremes themselves.
+        importance: of each input column, [in], or the blocks [groups, size, size], or None for the extremes themselves.
         scheme: bits, group size and symmetry.
     """
     size = scheme.columns(Wt.shape[0])
@@ -89,7 +89,7 @@ def find_grid(Wt: torch.Tensor, importance: torch.Tensor | None, scheme: Scheme)
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
     if importance is None:
         return Grid(*_ends(low, high, scheme))
-    h = importance.view(-1, 1, size)
+    h = importance.view(-1, 1, size) if importance.ndim == 1 else importance
     scales, zeros = torch.empty_like(low), torch.empty_like(low)
     for part in _chunks(grouped.shape):
         scales[part], zeros[part] = _search(grouped[part], h[part], low[part], high[part], scheme)
@@ -127,7 +127,7 @@ def _storable(scales: torch.Tensor) -> torch.Tensor:
 def _search(
     W: torch.Tensor, h: torch.Tensor, low: torch.Tensor, high: torch.Tensor, scheme: Scheme
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    # W [groups, size, out], h [groups, 1, size], low and high [groups, out]
+    # W [groups, size, out], h [groups, 1 or size, size], low and high [groups, out]
     best = torch.full_like(low, torch.inf)
     best_scales, best_zeros = torch.ones_like(low), torch.ones_like(low)
     work = torch.empty_like(W)
@@ -140,10 +140,17 @@ def _search(
             work.clamp_(-half, scheme.maxq - half)
         else:
             work.clamp_(-zeros.unsqueeze(1), (scheme.maxq - zeros).unsqueeze(1))
-        work.mul_(scale).sub_(W).square_()
-        error = torch.bmm(h, work).squeeze(1)
+        work.mul_(scale).sub_(W)
+        error = _weighted(h, work)
         better = error < best
         best = torch.where(better, error, best)
         best_scales = torch.where(better, scales, best_scales)
         best_zeros = torch.where(better, zeros, best_zeros)
     return best_scales, best_zeros
+
+
+def _weighted(h: torch.Tensor, errors: torch.Tensor) -> torch.Tensor:
+    """The loss of each group and output, [groups, out]; may overwrite the errors [groups, size, out]."""
+    if h.shape[1] == 1:
+        return torch.bmm(h, errors.square_()).squeeze(1)
+    return torch.bmm(h, errors).mul_(errors).sum(1)

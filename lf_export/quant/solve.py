@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from lf_export.quant.gptq import NotPositiveError, Quantized, dequantize, factorize, gptq, rtn
+from lf_export.quant.gptq import Factor, NotPositiveError, Quantized, dequantize, factorize, gptq, rtn
 from lf_export.quant.grid import Scheme
 from lf_export.quant.moments import HeldOut, Moments
 
@@ -44,27 +44,6 @@ class Solution:
     dead: int
     reason: str | None
 
-    def facts(self) -> dict[str, Any]:
-        """What a manifest says of it, as JSON values."""
-        facts: dict[str, Any] = {
-            "method": self.method,
-            "error": rounded(self.error),
-            "rtn_error": rounded(self.rtn_error),
-            "judged_on": self.judged_on,
-        }
-        if self.damp is not None:
-            facts["damp_percent"] = self.damp
-        if self.dead:
-            facts["dead_inputs"] = self.dead
-        if self.reason:
-            facts["reason"] = self.reason
-        return facts
-
-
-def rounded(value: float) -> float:
-    """Four significant digits: more would only show in which order a processor adds up."""
-    return float(f"{value:.4g}")
-
 
 def quantize_group(
     weights: Mapping[str, torch.Tensor], moments: Moments, heldout: HeldOut | None, scheme: Scheme
@@ -80,7 +59,7 @@ def quantize_group(
     W = torch.cat(list(weights.values()))
     plain = rtn(W, scheme)
     calibrated, damp, dead, reason = _calibrated(W, moments, scheme)
-    judge = _Judge(moments, heldout)
+    judge = Judge(moments, heldout)
     energy, plain_loss = judge.per_output(W), judge.per_output(W - dequantize(plain))
     loss = None if calibrated is None else judge.per_output(W - dequantize(calibrated))
     solutions: dict[str, Solution] = {}
@@ -113,18 +92,29 @@ def quantize_group(
 def _calibrated(
     W: torch.Tensor, moments: Moments, scheme: Scheme
 ) -> tuple[Quantized | None, float | None, int, str | None]:
-    needed = max(1, int(moments.width * _TOKENS_PER_WIDTH))
-    if moments.count < needed:
-        return None, None, 0, f"only {moments.count} tokens for a width of {moments.width}, expected {needed}"
-    try:
-        factor = factorize(moments.H, scheme, _SHRINKAGE * moments.width / moments.count)
-    except NotPositiveError as error:
-        return None, None, 0, str(error)
+    factor, reason = trusted_factor(moments, scheme)
+    if factor is None:
+        return None, None, 0, reason
     return gptq(W, factor, scheme), factor.damp, factor.dead, None
 
 
-class _Judge:
-    """Σ w ‖D x‖² of a difference D [out, n], for each output, on held-out rows or on H."""
+def trusted_factor(moments: Moments, scheme: Scheme) -> tuple[Factor | None, str | None]:
+    """The factor of H, its correlations shrunk as far as few tokens demand; or None and why there is none."""
+    needed = max(1, int(moments.width * _TOKENS_PER_WIDTH))
+    if moments.count < needed:
+        return None, f"only {moments.count} tokens for a width of {moments.width}, expected {needed}"
+    try:
+        return factorize(moments.H, scheme, _SHRINKAGE * moments.width / moments.count), None
+    except NotPositiveError as error:
+        return None, str(error)
+
+
+class Judge:
+    """Σ w ‖D x‖² of a difference D [out, n], for each output, on held-out rows or on H.
+
+    Attributes:
+        on: which of the two.
+    """
 
     on: Literal["held-out", "calibration"]
 
@@ -134,6 +124,7 @@ class _Judge:
         self.on = "calibration" if self._heldout is None else "held-out"
 
     def per_output(self, D: torch.Tensor) -> torch.Tensor:
+        """The loss of each output, [out] fp64."""
         if self._heldout is not None:
             return (D @ self._heldout.X.t()).square_().sum(1, dtype=torch.float64)
         return (D @ self._moments.H).mul_(D).sum(1, dtype=torch.float64)

@@ -2,6 +2,8 @@
 
 from lf_export.recipe.load import load_recipe
 from lf_export.recipe.model import (
+    AdapterSource,
+    AwqTarget,
     BaseSource,
     BenchRecipe,
     CalibrationRecipe,
@@ -16,6 +18,8 @@ from lf_export.recipe.model import (
 )
 
 __all__ = [
+    "AdapterSource",
+    "AwqTarget",
     "BaseSource",
     "BenchRecipe",
     "CalibrationRecipe",

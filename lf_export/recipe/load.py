@@ -132,9 +132,8 @@ def _without_tags(location: Location, lines: dict[Location, int]) -> Location:
     """Pydantic puts the tag of a union into a location; the file does not have it."""
     kept: Location = ()
     for position, part in enumerate(location):
-        is_tag = (
-            part in {"gptq", "gguf", "onnx"} and (*kept, part) not in lines and position == 2
-        )  # quantize.NAME.<tag>
+        # quantize.NAME.<tag>
+        is_tag = part in {"gptq", "gguf", "awq", "onnx"} and (*kept, part) not in lines and position == 2
         if not is_tag:
             kept = (*kept, part)
     return kept

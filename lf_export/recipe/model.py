@@ -1,6 +1,6 @@
 """What a recipe may say, as types; unknown keys are errors."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -35,11 +35,31 @@ class BaseSource(_Strict):
         return self
 
 
+class AdapterSource(_Strict):
+    """An adapter and what it counts; a text alone is its path."""
+
+    path: str = Field(description="A PEFT adapter folder; relative to the recipe.")
+    weight: float = Field(1.0, allow_inf_nan=False, description="What it counts: a factor of everything it adds.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
 class MergeRecipe(_Strict):
     """How adapters are merged."""
 
     dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
         None, description="The merged model's dtype; the base's own where it is not given."
+    )
+    combine: Literal["in-order", "linear", "cat"] = Field(
+        "in-order",
+        description="`in-order` adds each adapter after the other, rounded each time; `linear` and `cat` first make "
+        "one adapter of them, as PEFT's `add_weighted_adapter` does.",
+    )
+    dequantize_base: bool = Field(
+        False, description="Merge into what the weights of a quantized base (GPTQ, bitsandbytes NF4) stand for."
     )
 
 
@@ -78,12 +98,35 @@ class GptqTarget(_Strict):
     damp_percent: float = Field(0.01, gt=0, lt=1, description="Damping, as a share of the mean of diag(H).")
 
 
+GgufType = Literal[
+    "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
+    "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "Q2_K", "Q2_K_S",
+    "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS",
+]  # fmt: skip
+"""llama.cpp's names of file types."""
+
+
 class GgufTarget(_Strict):
     """A GGUF file for llama.cpp."""
 
     format: Literal["gguf"]
-    type: Literal["F32", "F16", "BF16", "Q8_0", "Q6_K", "Q4_K_M"] = "Q4_K_M"
-    imatrix: bool = Field(True, description="Weigh rounding errors by the importance matrix from the same pass.")
+    type: GgufType = "Q4_K_M"
+    method: Literal["gptq", "imatrix", "rtn"] = Field(
+        "gptq",
+        description="How weights are rounded to llama.cpp's grids: gptq: errors are fed back through moments; "
+        "imatrix: weighed by the importance matrix alone; rtn: without calibration.",
+    )
+
+
+class AwqTarget(_Strict):
+    """An AWQ folder: 4 bits, input channels scaled by their activation; loads in Transformers, vLLM and SGLang."""
+
+    format: Literal["awq"]
+    bits: Literal[4] = 4
+    group_size: int | Literal["auto"] = Field(
+        "auto",
+        description="Columns that share a scale; -1: one scale a row; auto: the largest of 128, 64, 32, 16 that fits.",
+    )
 
 
 class OnnxTarget(_Strict):
@@ -108,7 +151,7 @@ class OnnxTarget(_Strict):
     )
 
 
-Target = Annotated[GptqTarget | GgufTarget | OnnxTarget, Field(discriminator="format")]
+Target = Annotated[GptqTarget | GgufTarget | AwqTarget | OnnxTarget, Field(discriminator="format")]
 
 
 class SuiteRecipe(_Strict):
@@ -151,7 +194,9 @@ class Recipe(_Strict):
     version: Literal[1] = Field(1, description="The recipe format's version.")
     name: ArtifactName
     base: BaseSource
-    adapters: list[str] = Field(min_length=1, description="PEFT adapter folders, merged in order.")
+    adapters: list[AdapterSource] = Field(
+        min_length=1, description="PEFT adapter folders: each a path, or a path and a weight."
+    )
     output: str = Field(description="The run's folder; relative to the folder the command is started in.")
     threads: int | None = Field(None, ge=1, description="Threads; all cores of the process where not given.")
     merge: MergeRecipe = MergeRecipe()

@@ -9,6 +9,11 @@ _RUN = {
         "```python\nfrom transformers import AutoModelForCausalLM\n"
         "model = AutoModelForCausalLM.from_pretrained(folder)\n```\n"
     ),
+    "awq": (
+        "Loads in Transformers with gptqmodel installed, in vLLM and in SGLang, as it is:\n\n"
+        "```python\nfrom transformers import AutoModelForCausalLM\n"
+        "model = AutoModelForCausalLM.from_pretrained(folder)\n```\n"
+    ),
     "onnx": (
         "Loads in ONNX Runtime GenAI, and in ONNX Runtime itself with keys and values as inputs and outputs:\n\n"
         "```python\nimport onnxruntime_genai as og\n"

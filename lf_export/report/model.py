@@ -43,7 +43,7 @@ class Machine(_Part):
 class SuiteFacts(_Part):
     """Which items were judged."""
 
-    path: str = Field(description="The suite as it was given.")
+    path: str = Field(description="The suite: `shipped:FILE`, or the file's name.")
     items: Count = Field(description="Items that were judged.")
     of_items: Count = Field(description="Items in the whole suite.")
     sha256: str = Field(description="Digest of the suite's file.")

@@ -43,11 +43,12 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # Transformers is not typ
 
 @dataclass(frozen=True)
 class Part:
-    """Which rows of a cache stay, [rows], and from which position on."""
+    """Which rows of a cache stay, and where in it each begins and how long it is."""
 
     cache: Any
-    rows: torch.Tensor
-    start: int
+    rows: Sequence[int]
+    starts: Sequence[int]
+    lengths: Sequence[int]
 
 
 def merged(parts: Sequence[Part]) -> Any:
@@ -55,11 +56,11 @@ def merged(parts: Sequence[Part]) -> Any:
 
     The caches are emptied layer by layer, so that old and new do not lie in memory together.
     """
+    length = max(max(part.lengths) for part in parts)
     result = DynamicCache()
     result.layers = []
     for index in range(len(parts[0].cache.layers)):
         layers = [part.cache.layers[index] for part in parts]
-        length = max(layer.keys.shape[-2] - part.start for layer, part in zip(layers, parts, strict=True))
         keys = _gathered([layer.keys for layer in layers], parts, length)
         values = _gathered([layer.values for layer in layers], parts, length)
         result.layers.append(RoomyLayer(keys, values, length))
@@ -73,15 +74,13 @@ def merged(parts: Sequence[Part]) -> Any:
 def _gathered(states: Sequence[torch.Tensor], parts: Sequence[Part], length: int) -> torch.Tensor:
     """[rows, heads, length + room, head_dim] from the chosen rows of each [rows, heads, t, head_dim]."""
     _, heads, _, width = states[0].shape
-    count = sum(len(part.rows) for part in parts)
-    room = states[0].new_empty(count, heads, length + _ROOM, width)
-    first = 0
+    room = states[0].new_empty(sum(len(part.rows) for part in parts), heads, length + _ROOM, width)
+    places = iter(room)
     for each, part in zip(states, parts, strict=True):
-        place = room[first : first + len(part.rows), :, :length]
-        padding = length - (each.shape[-2] - part.start)
-        place[:, :, :padding] = 0  # masked, but it must be finite
-        place[:, :, padding:] = each[part.rows, :, part.start :]
-        first += len(part.rows)
+        for row, start, count in zip(part.rows, part.starts, part.lengths, strict=True):
+            place = next(places)
+            place[:, : length - count] = 0  # masked, but it must be finite
+            place[:, length - count : length] = each[row, :, start : start + count]
     return room
 
 

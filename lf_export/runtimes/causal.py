@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.cache_utils import DynamicCache
 
 from lf_export.errors import InputError
 from lf_export.runtimes.answers import Answer
@@ -16,15 +17,15 @@ from lf_export.runtimes.base import Generation, Logits, PromptGroup
 from lf_export.runtimes.rows import Rows
 
 # More rows cost little while reading the weights is what takes time; their keys and values must find room.
-_MOST_ROWS = 32
+_MOST_ROWS = 48
 _CACHE_BYTES = 2 << 30
 
 
 class CausalSession:
     """Scores and answers with a Transformers model that is in memory.
 
-    Branches of one prefix are prefilled together: [prefix][padding][branch], where padding is masked and positions
-    go on as if it were not there.
+    Branches of one prefix are prefilled together, padded on the right, where no token sees the padding. Nothing ever
+    stands between two tokens of a sequence, so that a sliding window counts right.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, representative: bool, load_seconds: float) -> None:
@@ -114,12 +115,12 @@ class CausalSession:
         longest = max((len(prefix) + len(branch) for prefix, branches in groups for branch in branches), default=0)
         return min(_MOST_ROWS, _CACHE_BYTES // (position * (longest + max_new_tokens)))
 
-    def _prefill(self, prefix: Sequence[int]) -> Any:
-        """The cache after `prefix`."""
-        if not prefix:
-            return None
-        output = self._model(input_ids=torch.tensor([list(prefix)]), use_cache=True, logits_to_keep=1)
-        return output.past_key_values
+    def _prefill(self, prefix: Sequence[int]) -> DynamicCache:
+        """The cache after `prefix`; layers with a sliding window keep all of it, what they forget is masked."""
+        cache = DynamicCache()
+        if prefix:
+            self._model(input_ids=torch.tensor([list(prefix)]), past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return cache
 
     @torch.inference_mode()
     def _start(self, prefix: Sequence[int], branches: Sequence[Sequence[int]]) -> Rows:
@@ -127,24 +128,14 @@ class CausalSession:
         prefix, heads = _split(prefix, branches)
         rows = [[*head, *branch] for head, branch in zip(heads, branches, strict=True)]
         width = max(map(len, rows))
-        padding = torch.tensor([width - len(row) for row in rows])
-        ids = torch.tensor([[self._pad] * (width - len(row)) + row for row in rows])
-        shared = self._prefill(prefix)
-        if shared is not None:
-            shared.batch_repeat_interleave(len(rows))
-        seen = torch.arange(width)[None, :] >= padding[:, None]
-        mask = torch.cat([torch.ones(len(rows), len(prefix), dtype=torch.bool), seen], dim=1).long()
-        positions = (torch.arange(width)[None, :] - padding[:, None]).clamp(min=0) + len(prefix)
-        output = self._model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=shared,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        best = output.logits[:, -1].argmax(dim=-1)
-        return Rows(best, positions[:, -1:] + 1, mask, output.past_key_values)
+        cache = self._prefill(prefix)
+        cache.batch_repeat_interleave(len(rows))
+        last = torch.tensor([len(row) - 1 for row in rows])
+        kept, place = torch.unique(last, return_inverse=True)
+        ids = torch.tensor([row + [self._pad] * (width - len(row)) for row in rows])
+        output = self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=kept)
+        tokens = output.logits[torch.arange(len(rows)), place].argmax(dim=-1)
+        return Rows(tokens, torch.zeros_like(last), last + 1 + len(prefix), cache)
 
     def _take(self, rows: Rows, running: Sequence[Answer], most: int) -> None:
         """Write the last token of each row to its answer."""
@@ -156,17 +147,15 @@ class CausalSession:
     @torch.inference_mode()
     def _step(self, rows: Rows) -> None:
         """Find the next token of each row."""
-        rows.mask = torch.cat([rows.mask, rows.mask.new_ones(len(rows.mask), 1)], dim=1)
         output = self._model(
             input_ids=rows.tokens[:, None],
-            attention_mask=rows.mask,
-            position_ids=rows.positions,
+            attention_mask=rows.mask(),
+            position_ids=rows.lengths[:, None],
             past_key_values=rows.cache,
             use_cache=True,
             logits_to_keep=1,
         )
-        rows.tokens = output.logits[:, -1].argmax(dim=-1)
-        rows.positions = rows.positions + 1
+        rows.take(output.logits[:, -1].argmax(dim=-1))
 
     def _generation(self, answer: Answer) -> Generation:
         ids = answer.ids

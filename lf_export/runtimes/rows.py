@@ -14,31 +14,39 @@ class Rows:
     """The model's side of answers under way.
 
     Attributes:
-        tokens: the last token of each, [rows].
-        positions: where it stands in its sequence, [rows, 1].
-        mask: what it sees, [rows, t], 0 for padding on the left.
-        cache: keys and values of those t positions.
+        tokens: the last token of each, [rows]; the cache does not hold it yet.
+        starts: where each begins in the cache, [rows].
+        lengths: how many positions of each the cache holds, [rows]; the last token stands there in its sequence.
+        cache: keys and values. What lies outside a row's own positions is padding.
     """
 
     tokens: torch.Tensor
-    positions: torch.Tensor
-    mask: torch.Tensor
+    starts: torch.Tensor
+    lengths: torch.Tensor
     cache: Any
 
     @classmethod
     def merged(cls, parts: Sequence[tuple["Rows", Sequence[int]]]) -> "Rows":
-        """The chosen rows of each part as one; first positions that none of them sees are dropped.
-
-        The parts are used up.
-        """
+        """The chosen rows of each part as one, their last positions in line; the parts are used up."""
         chosen = [(part, torch.tensor(list(rows))) for part, rows in parts]
-        masks = [part.mask[rows] for part, rows in chosen]
-        starts = [int(mask.any(dim=0).int().argmax()) for mask in masks]
-        masks = [mask[:, start:] for mask, start in zip(masks, starts, strict=True)]
-        longest = max(mask.shape[1] for mask in masks)
+        lengths = torch.cat([part.lengths[rows] for part, rows in chosen])
         return cls(
             tokens=torch.cat([part.tokens[rows] for part, rows in chosen]),
-            positions=torch.cat([part.positions[rows] for part, rows in chosen]),
-            mask=torch.cat([torch.nn.functional.pad(mask, (longest - mask.shape[1], 0)) for mask in masks]),
-            cache=merged([Part(part.cache, rows, start) for (part, rows), start in zip(chosen, starts, strict=True)]),
+            starts=lengths.max() - lengths,
+            lengths=lengths,
+            cache=merged(
+                [
+                    Part(part.cache, *(values.tolist() for values in (rows, part.starts[rows], part.lengths[rows])))
+                    for part, rows in chosen
+                ]
+            ),
         )
+
+    def mask(self) -> torch.Tensor:
+        """What the last tokens see of merged rows: [rows, positions with their own], 0 for the padding on the left."""
+        positions = int(self.starts[0] + self.lengths[0]) + 1
+        return (torch.arange(positions) >= self.starts[:, None]).long()
+
+    def take(self, tokens: torch.Tensor) -> None:
+        """Go on to the next tokens: the cache holds those that were the last."""
+        self.tokens, self.lengths = tokens, self.lengths + 1

@@ -1,9 +1,10 @@
-"""The `torch` runtime: a Hugging Face folder in plain torch, a GPTQ folder dequantized by our own unpacking.
+"""The `torch` runtime: a Hugging Face folder in plain torch, GPTQ and AWQ folders dequantized by our own unpacking.
 
 A dequantized artifact answers exactly as its integers say; its speed and memory say nothing about a deployment.
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.errors import InputError
-from lf_export.quant import dequantize_stored
+from lf_export.quant import dequantize_awq, dequantize_stored
 from lf_export.runtimes.causal import CausalSession, load_tokenizer
 
 name = "torch"
@@ -23,10 +24,10 @@ def accepts(path: Path) -> bool:
 
 
 def open_session(path: Path, threads: int) -> CausalSession:
-    """Load the folder at `path`; its stored dtype is the dtype that computes, a GPTQ folder computes in float32.
+    """Load the folder at `path`; its stored dtype is the dtype that computes, a quantized one computes in float32.
 
     Raises:
-        InputError: the folder is not a model that can be loaded, or is quantized by another method than GPTQ.
+        InputError: the folder is not a model that can be loaded, or is quantized in a layout that is not known.
     """
     torch.set_num_threads(threads)
     began = time.perf_counter()
@@ -60,15 +61,12 @@ def _dequantized(checkpoint: Checkpoint, quantization: dict[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415 - heavy
     from transformers.initialization import no_init_weights  # noqa: PLC0415 - heavy
 
-    if quantization.get("quant_method") != "gptq":
-        method = quantization.get("quant_method")
-        raise InputError(f"{checkpoint.root}: quantized by {method!r}, the torch runtime dequantizes gptq only")
+    dequantized = _dequantizer(checkpoint, quantization)
     state: dict[str, torch.Tensor] = {}
     for tensor_name in checkpoint.tensors:
         stem, _, kind = tensor_name.rpartition(".")
         if kind == "qweight":
-            stored = {part: checkpoint.read(f"{stem}.{part}") for part in ("qweight", "qzeros", "scales", "g_idx")}
-            state[f"{stem}.weight"] = dequantize_stored(stored, bits=int(quantization["bits"]))
+            state[f"{stem}.weight"] = dequantized(stem)
         elif f"{stem}.qweight" not in checkpoint.tensors or kind == "bias":
             state[tensor_name] = checkpoint.read(tensor_name, dtype=torch.float32)
     config = AutoConfig.from_pretrained(checkpoint.root, local_files_only=True, trust_remote_code=False)
@@ -82,3 +80,23 @@ def _dequantized(checkpoint: Checkpoint, quantization: dict[str, Any]) -> Any:
         names = ", ".join(sorted([*unexpected, *(set(missing) - tied)])[:5])
         raise InputError(f"{checkpoint.root}: its tensors are not those of a {config.model_type} model: {names}")
     return model
+
+
+_AWQ_PARTS = ("qweight", "qzeros", "scales")
+
+
+def _parts(checkpoint: Checkpoint, stem: str, *parts: str) -> dict[str, torch.Tensor]:
+    return {part: checkpoint.read(f"{stem}.{part}") for part in parts}
+
+
+def _dequantizer(checkpoint: Checkpoint, quantization: dict[str, Any]) -> Callable[[str], torch.Tensor]:
+    """What gives the fp32 weight of a quantized linear by its name."""
+    method = quantization.get("quant_method")
+    if method == "gptq":
+        bits = int(quantization["bits"])
+        return lambda stem: dequantize_stored(_parts(checkpoint, stem, *_AWQ_PARTS, "g_idx"), bits)
+    if method == "awq" and quantization.get("bits") == 4 and str(quantization.get("version")).lower() == "gemm":
+        return lambda stem: dequantize_awq(_parts(checkpoint, stem, *_AWQ_PARTS))
+    raise InputError(
+        f"{checkpoint.root}: quantized by {method!r}, the torch runtime dequantizes gptq and awq (4 bits, gemm) only"
+    )

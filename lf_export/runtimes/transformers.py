@@ -1,4 +1,4 @@
-"""The `transformers` runtime: a GPTQ folder as Transformers loads it, with gptqmodel's kernels."""
+"""The `transformers` runtime: a GPTQ or AWQ folder as Transformers loads it, with gptqmodel's kernels."""
 
 import importlib.util
 import time

@@ -24,7 +24,7 @@ from lf_export.runtimes.causal import load_tokenizer
 from lf_export.steps.findings import artifact_report, overall_verdict
 from lf_export.steps.measure import Measured, Workload, loops_more, measure
 from lf_export.steps.prompts import Prompt, answered, grouped, prepare
-from lf_export.steps.sources import data_path
+from lf_export.steps.sources import data_path, shown_path
 
 BASELINE = "merged"
 
@@ -178,7 +178,9 @@ def _suites(options: BenchOptions) -> tuple[dict[str, list[EvalItem]], Suites]:
         path = data_path(given)
         every = load_suite(path)
         items[name] = list(every) if limit is None else stratified(every, limit, seed=options.seed)
-        facts[name] = SuiteFacts(path=given, items=len(items[name]), of_items=len(every), sha256=sha256_file(path))
+        facts[name] = SuiteFacts(
+            path=shown_path(given), items=len(items[name]), of_items=len(every), sha256=sha256_file(path)
+        )
     wrong = [f"{options.calls}: item {item.id} expects no call" for item in items["calls"] if not item.expected.calls]
     wrong += [f"{options.no_call}: item {item.id} expects a call" for item in items["no_call"] if item.expected.calls]
     if wrong:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+from lf_export.checkpoint.header import DTYPE_BYTES
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.formats import FORMATS
 from lf_export.recipe import CalibrationRecipe, Recipe
@@ -38,9 +39,9 @@ def merge(base: Checkpoint | None, dtype: str | None) -> Cost:
     """A merge reads the base once and writes it once; memory does not depend on its size."""
     if base is None:
         return Cost(None, None, _INTERPRETER + _BLOCK)
-    reads = _bytes(base)
-    writes = reads if dtype is None else _elements(base) * _DTYPE_BYTES[dtype]
-    return Cost(reads, writes, _INTERPRETER + _BLOCK)
+    stored = sum(info.numel * DTYPE_BYTES[info.dtype] for info in base.tensors.values())  # unpacked, if it is packed
+    writes = stored if dtype is None else _elements(base) * _DTYPE_BYTES[dtype]
+    return Cost(_bytes(base), writes, _INTERPRETER + _BLOCK)
 
 
 def calibrate(recipe: CalibrationRecipe) -> Cost:

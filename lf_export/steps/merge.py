@@ -6,6 +6,7 @@ from typing import Any
 
 from lf_export.checkpoint.adapter import open_adapter
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
+from lf_export.checkpoint.lora_config import Combine
 from lf_export.checkpoint.merge import merge_checkpoint
 from lf_export.checkpoint.staging import staging
 from lf_export.provenance import digest_of, manifest, write_manifest
@@ -21,10 +22,13 @@ class MergeOptions:
     dtype: str | None = None
     overwrite: bool = False
     threads: int = 1
+    weights: tuple[float, ...] | None = None
+    combine: Combine = "in-order"
+    dequantize_base: bool = False
 
 
 def merge_model(options: MergeOptions) -> dict[str, Any]:
-    """Merge the adapters into the base, in order; returns the manifest that lies in the output.
+    """Merge the adapters into the base; returns the manifest that lies in the output.
 
     Raises:
         InputError: a base or an adapter that cannot be merged exactly, or an output that exists.
@@ -33,13 +37,43 @@ def merge_model(options: MergeOptions) -> dict[str, Any]:
     import torch  # noqa: PLC0415 - heavy, and its threads are set here
 
     torch.set_num_threads(options.threads)
-    base = open_checkpoint(options.base)
+    base = _base(options)
     adapters = [open_adapter(path) for path in options.adapters]
     with staging(options.out, overwrite=options.overwrite) as folder:
-        facts = merge_checkpoint(base, adapters, folder, dtype=options.dtype)
-        made = manifest("merged", base=_base_facts(base), merge=facts.as_dict())
+        facts = merge_checkpoint(base, adapters, folder, options.dtype, options.weights, options.combine)
+        made = manifest("merged", base=_base_facts(open_checkpoint(options.base)), merge=facts.as_dict())
         write_manifest(folder, made)
     return made
+
+
+def verify_model(options: MergeOptions) -> dict[str, Any]:
+    """Check that the folder `options.out` is the base with the adapters; returns how much was compared.
+
+    Raises:
+        InputError: the base, an adapter or the folder cannot be read, or an adapter does not fit.
+        StepError: the folder is something else.
+    """
+    import torch  # noqa: PLC0415 - heavy, and its threads are set here
+
+    from lf_export.checkpoint.verify import check_merged  # noqa: PLC0415
+
+    torch.set_num_threads(options.threads)
+    adapters = [open_adapter(path) for path in options.adapters]
+    checked = check_merged(_base(options), adapters, open_checkpoint(options.out), options.weights, options.combine)
+    return {
+        "tensors": checked.tensors,
+        "rows": checked.rows,
+        "max_deviation": checked.proof.deviation,
+        "bound": checked.proof.bound,
+        "tensor": checked.proof.tensor,
+    }
+
+
+def _base(options: MergeOptions) -> Checkpoint:
+    from lf_export.steps.dequantize import dequantized  # noqa: PLC0415 - heavy
+
+    base = open_checkpoint(options.base)
+    return dequantized(base) if options.dequantize_base else base
 
 
 def _base_facts(base: Checkpoint) -> dict[str, Any]:

@@ -35,8 +35,8 @@ class TargetPlan:
     """What the model is called in files; the checkpoint's folder where it is empty."""
 
 
-def targets_from_names(names: Sequence[str], out: Path, **gptq: Any) -> list[TargetPlan]:
-    """Targets from `--format` values such as `gptq`, `gptq:8`, `gguf:Q4_K_M`, `onnx:int4`, `onnx:fp16-cuda`.
+def targets_from_names(names: Sequence[str], out: Path, *, gguf_method: str = "gptq", **gptq: Any) -> list[TargetPlan]:
+    """Targets from `--format` values such as `gptq`, `gptq:8`, `awq`, `gguf:Q4_K_M`, `onnx:int4`, `onnx:fp16-cuda`.
 
     Raises:
         InputError: a format or a scheme that is not known, or one that is named twice.
@@ -53,12 +53,17 @@ def targets_from_names(names: Sequence[str], out: Path, **gptq: Any) -> list[Tar
                 raise InputError(f"{name}: expected a number of bits after gptq:, such as gptq:4")
             options = {"bits": int(bits), **gptq}
             label = f"gptq-{bits}bit"
+        elif kind == "awq":
+            if scheme not in {"", "4"}:
+                raise InputError(f"{name}: awq is written with 4 bits only, expected awq or awq:4")
+            options = {"group_size": gptq["group_size"]} if "group_size" in gptq else {}
+            label = "awq-4bit"
         elif kind == "onnx":
             precision, _, provider = (scheme or "int4").partition("-")
             options = {"precision": precision, "provider": provider or "cpu"}
             label = f"onnx-{precision}" + (f"-{provider}" if provider else "")
         else:
-            options = {"type": scheme or "Q4_K_M"}
+            options = {"type": scheme or "Q4_K_M", "method": gguf_method}
             label = f"{kind}-{options['type']}".lower()
         if label in plans:
             raise InputError(f"--format {name}: named twice")
@@ -77,7 +82,7 @@ def format_options(plan: TargetPlan, threads: int) -> Any:
     if plan.format == "gguf":
         options = {
             "types": (options["type"],),
-            "imatrix": options.get("imatrix", True),
+            "method": options.get("method", "gptq"),
             "threads": threads,
             "name": plan.model_name,
         }

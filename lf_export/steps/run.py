@@ -14,6 +14,7 @@ from lf_export.recipe import Recipe, load_recipe
 from lf_export.steps import estimate
 from lf_export.steps.bench import BenchOptions, BenchOutcome, bench_artifacts
 from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
+from lf_export.steps.dequantize import dequantized
 from lf_export.steps.merge import MergeOptions, merge_model
 from lf_export.steps.plan import Step, as_facts, bytes_text, table, totals
 from lf_export.steps.quantize import TargetPlan, check_targets, quantize_targets
@@ -93,9 +94,20 @@ def run_recipe(path: Path, threads: int | None) -> RunOutcome:
 
 
 def _merge(inputs: _Inputs, step: Step) -> None:
-    dtype = inputs.recipe.merge.dtype
-    base = _known_base(inputs)
-    merge_model(MergeOptions(base, inputs.adapters, step.output, dtype, overwrite=True, threads=inputs.threads))
+    wanted = inputs.recipe.merge
+    merge_model(
+        MergeOptions(
+            base=_known_base(inputs),
+            adapters=inputs.adapters,
+            out=step.output,
+            dtype=wanted.dtype,
+            overwrite=True,
+            threads=inputs.threads,
+            weights=_weights(inputs.recipe),
+            combine=wanted.combine,
+            dequantize_base=wanted.dequantize_base,
+        )
+    )
     record(step.output, step.digest)
 
 
@@ -145,7 +157,7 @@ def _bench(inputs: _Inputs, step: Step) -> BenchOutcome:
 def _inputs(path: Path, threads: int | None, *, prepare: bool) -> _Inputs:
     recipe = load_recipe(path)
     folder = path.resolve().parent
-    adapters = tuple((folder / name).resolve() for name in recipe.adapters)
+    adapters = tuple((folder / source.path).resolve() for source in recipe.adapters)
     problems = [
         f"{path}: adapters[{n}]: {each}: no such folder" for n, each in enumerate(adapters) if not each.is_dir()
     ]
@@ -168,6 +180,10 @@ def _judging(recipe: Recipe) -> list[str]:
     return [] if recipe.bench is None else [recipe.bench.calls.path, recipe.bench.no_call.path]
 
 
+def _weights(recipe: Recipe) -> tuple[float, ...]:
+    return tuple(source.weight for source in recipe.adapters)
+
+
 def _known_base(inputs: _Inputs) -> Path:
     if inputs.base is None:
         raise StepError("the base model is not prepared")
@@ -178,10 +194,13 @@ def _steps(inputs: _Inputs) -> list[Step]:
     """Every step in order; wrong models, adapters and options are found here, before any work."""
     recipe, output = inputs.recipe, inputs.output
     base = open_checkpoint(inputs.base) if inputs.base is not None else None
+    if base is not None and recipe.merge.dequantize_base:
+        base = dequantized(base)
     for adapter in inputs.adapters:
         open_adapter(adapter)
     files = [fingerprint(path) for path in ([inputs.base] if inputs.base else []) + list(inputs.adapters)]
-    merge_digest = step_digest("merge", recipe.merge.model_dump(), [str(inputs.base), files])
+    merge_options = recipe.merge.model_dump() | {"weights": _weights(recipe)}
+    merge_digest = step_digest("merge", merge_options, [str(inputs.base), files])
     named = (*recipe.calibration.calls, *recipe.calibration.chat, *_judging(recipe))
     data = [fingerprint(data_path(name, inputs.folder)) for name in named]
     calibrate_digest = step_digest("calibrate", recipe.calibration.model_dump(), [merge_digest, data])

@@ -26,6 +26,15 @@ def data_path(name: str, folder: Path | None = None) -> Path:
     return path
 
 
+def shown_path(path: Path | str) -> str:
+    """How a report names an input file: `shipped:FILE`, or the file's name: whoever reads it has other folders."""
+    text = str(path)
+    if text.startswith(_SHIPPED):
+        return text
+    file, folder = Path(text).resolve(), shipped("calibration").resolve()
+    return f"{_SHIPPED}{file.relative_to(folder).as_posix()}" if file.is_relative_to(folder) else file.name
+
+
 def base_path(source: BaseSource, folder: Path, *, prepare: bool) -> Path | None:
     """The base model's folder. A script is run; with `prepare` off it is only asked where the folder would be.
 

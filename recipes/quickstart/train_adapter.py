@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -100,6 +101,11 @@ class Renderer:
         """The tokens of the system message: up to the second <|im_start|>."""
         start = self.tokenizer.convert_tokens_to_ids("<|im_start|>")
         return ids.index(start, 1)
+
+
+def vocabulary(tokenizer: Any) -> list[str]:
+    """The words of four letters and more that the tokenizer writes as one token."""
+    return sorted(token[1:] for token in tokenizer.get_vocab() if re.fullmatch("Ġ[a-z]{4,}", token))
 
 
 def packed_attention(
@@ -220,6 +226,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--most-tokens", type=int, default=900, help="tokens of a group at most")
+    parser.add_argument("--fresh", action="store_true", help="renew values and enumerations: what is copied, not known")
     parser.add_argument("--resume", type=Path, help="an adapter to go on from")
     parser.add_argument("--save-every", type=int, default=20)
     # One-threaded workers that meet once a step do not wait for each other inside every matrix product.
@@ -264,12 +271,13 @@ def train(options: argparse.Namespace) -> None:
     model = build_model(base, options.seed, options.resume)
     trainer = Trainer(model, options.rate)
     split, chat = load_split("train"), load_chat("train")
+    words = vocabulary(renderer.tokenizer) if options.fresh else None
     began, tokens, samples, recent = time.monotonic(), 0, 0, []
     for step in range(options.steps):
         for number in range(worker, options.groups, options.workers):
             # Its own seed for each group: the data do not depend on the number of workers.
             rng = random.Random(f"{options.seed} {step} {number}")
-            group = training_group(split, chat, rng, options.branches, options.mix)
+            group = training_group(split, chat, rng, options.branches, options.mix, words)
             packed = renderer.pack(group, options.most_tokens)
             loss = losses(model, packed)
             # A sum over a fixed count, not a mean: a token weighs the same in every group.

@@ -32,6 +32,20 @@ def test_merge_leaves_a_complete_folder(lf_export: Run, project: Path, tmp_path:
     assert "model-00001-of-00002.safetensors" in names
 
 
+def test_merge_takes_weights_and_verifies_what_it_wrote(lf_export: Run, project: Path, tmp_path: Path) -> None:
+    twice = (project / "base", f"{project / 'adapter'}=0.5", f"{project / 'adapter'}=2", "-o", tmp_path / "out")
+    ended = lf_export("merge", *twice, "--combine", "linear", "--json")
+    assert ended.status == 0, ended.err
+    told = json.loads(ended.out)["merge"]
+    assert [adapter["weight"] for adapter in told["adapters"]] == [0.5, 2.0]
+    assert told["combine"] == "linear"
+    checked = lf_export("merge", *twice, "--combine", "linear", "--verify")
+    assert checked.status == 0, checked.err
+    assert "verified:" in checked.out
+    assert lf_export("merge", *twice, "--verify").status == 5
+    assert lf_export("merge", project / "base", f"{project / 'adapter'}=much", "-o", tmp_path / "no").status == 2
+
+
 def test_calibrate_prints_the_audit_and_quantize_takes_its_folder(
     lf_export: Run, merged: Path, project: Path, tmp_path: Path
 ) -> None:

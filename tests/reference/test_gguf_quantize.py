@@ -1,5 +1,6 @@
 """Our GGUF files against llama-quantize's and the gguf package's."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 
 from lf_export.checkpoint.index import open_checkpoint
 from lf_export.formats.gguf import FORMAT, GgufOptions
+from lf_export.formats.gguf_arch import plan_tensors
 from lf_export.formats.gguf_types import SCHEMES
+from lf_export.formats.gguf_writer import planned_types
 from lf_export.quant.ggml import TYPES, quantize
 
 GOLDEN = json.loads(Path(__file__).with_name("gguf_llama_quantize.json").read_text(encoding="utf-8"))
@@ -18,19 +21,45 @@ DIGESTS = GOLDEN["sha256 of names, types and bytes"]
 
 
 @pytest.mark.parametrize("imatrix", [False, True], ids=["plain", "imatrix"])
-@pytest.mark.parametrize("shape", gguf_folders.SHAPES)
+@pytest.mark.parametrize("shape", ["divisible", "fallback"])
 def test_every_scheme_has_the_bytes_of_llama_quantize(tmp_path: Path, shape: str, imatrix: bool) -> None:
     checkpoint = open_checkpoint(gguf_folders.arithmetic_folder(tmp_path / "model", shape))
     suffix = " imatrix" if imatrix else ""
     types = tuple(name for name in SCHEMES if f"{shape} {name}{suffix}" in DIGESTS)
-    target = FORMAT.open(checkpoint, tmp_path, GgufOptions(types=types, imatrix=imatrix, name="m"), "digest")
+    target = FORMAT.open(
+        checkpoint, tmp_path, GgufOptions(types=types, method="imatrix" if imatrix else "rtn", name="m"), "digest"
+    )
     if imatrix:
         for view in gguf_folders.layer_views(checkpoint):
             target.layer(view)
     target.finish()
     found = {name: gguf_folders.digest(tmp_path / f"m-{name}.gguf") for name in types}
     assert found == {name: DIGESTS[f"{shape} {name}{suffix}"] for name in types}
-    assert len(types) == (5 if imatrix else 8)
+    assert len(types) >= (23 if imatrix else 20)
+
+
+@pytest.mark.parametrize("imatrix", [False, True], ids=["plain", "imatrix"])
+def test_every_scheme_gives_each_layer_the_types_of_llama_quantize(tmp_path: Path, imatrix: bool) -> None:
+    checkpoint = open_checkpoint(gguf_folders.arithmetic_folder(tmp_path / "model", "deep"))
+    plan, known = plan_tensors(checkpoint), set()
+    for scheme in SCHEMES.values():
+        expected = GOLDEN["types of the shape deep, layer by layer"].get(scheme.name + " imatrix" * imatrix)
+        if expected is None:
+            continue
+        known.add(scheme.name)
+        found: dict[str, list[str]] = {}
+        for tensor, kind in planned_types(plan, scheme, checkpoint, imatrix=imatrix):
+            if len(tensor.shape) == 2:
+                part = tensor.name.removesuffix(".weight").removeprefix(f"blk.{tensor.layer}.")
+                found.setdefault(part, []).append(kind.name)
+        assert {part: _runs(kinds) for part, kinds in found.items()} == expected, scheme.name
+    unquantized, needing = {"F32", "F16", "BF16"}, {scheme.name for scheme in SCHEMES.values() if scheme.needs_imatrix}
+    assert known == set(SCHEMES) - unquantized - ({"Q8_0"} if imatrix else needing)
+
+
+def _runs(kinds: list[str]) -> str:
+    counts = [(kind, len(list(run))) for kind, run in itertools.groupby(kinds)]
+    return " ".join(f"{count}x{kind}" if count > 1 else kind for kind, count in counts)
 
 
 def test_the_table_of_types_is_that_of_the_gguf_package() -> None:

@@ -1,6 +1,5 @@
 """Our streamed merge against PEFT's merge_and_unload: the same bits, for every dtype, kind and layout."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -8,61 +7,10 @@ from typing import Any
 import pytest
 import torch
 from models import tiny_adapter, tiny_model
+from peft_merge import DTYPES, assert_same_bits, our_merge, peft_merge, saved_tensors
 
-from lf_export.checkpoint.adapter import open_adapter
 from lf_export.checkpoint.index import open_checkpoint
-from lf_export.checkpoint.merge import MergeFacts, merge_checkpoint
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _peft_without_gptqmodel() -> None:
-    """PEFT refuses any LoRA where gptqmodel is installed without optimum: let it believe (it caches) that none is."""
-    from peft.import_utils import is_gptqmodel_available
-
-    find_spec = importlib.util.find_spec
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.util, "find_spec", lambda name: None if name == "gptqmodel" else find_spec(name))
-        is_gptqmodel_available.cache_clear()
-        assert not is_gptqmodel_available()
-
-
-def peft_merge(
-    base: Path, adapters: list[Path], out: Path, dtype: torch.dtype, cast: torch.dtype | None = None
-) -> dict[str, torch.Tensor]:
-    """PEFT's own way: load, merge_and_unload one adapter after the other, save; gives the saved tensors."""
-    from peft import PeftModel
-    from safetensors.torch import load_file
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
-    for adapter in adapters:
-        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    if cast:
-        model = model.to(cast)
-    model.save_pretrained(out)
-    return {name: tensor for file in sorted(out.glob("*.safetensors")) for name, tensor in load_file(file).items()}
-
-
-def our_merge(base: Path, adapters: list[Path], out: Path, dtype: str | None = None) -> MergeFacts:
-    out.mkdir()
-    return merge_checkpoint(open_checkpoint(base), [open_adapter(path) for path in adapters], out, dtype)
-
-
-def our_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    files = sorted(folder.glob("*.safetensors"))
-    return {name: tensor for file in files for name, tensor in load_file(file).items()}
-
-
-def assert_same_bits(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
-    assert ours.keys() == theirs.keys()
-    for name, tensor in theirs.items():
-        assert ours[name].dtype == tensor.dtype, name
-        assert torch.equal(ours[name].view(torch.uint8), tensor.view(torch.uint8)), name
+from lf_export.checkpoint.merge import MergeFacts
 
 
 def same_as_peft(tmp_path: Path, dtype: torch.dtype, base: dict[str, Any], *adapters: dict[str, Any]) -> MergeFacts:
@@ -72,7 +20,7 @@ def same_as_peft(tmp_path: Path, dtype: torch.dtype, base: dict[str, Any], *adap
     ]
     facts = our_merge(model, folders, tmp_path / "ours")
     theirs = peft_merge(model, folders, tmp_path / "theirs", dtype)
-    assert_same_bits(our_tensors(tmp_path / "ours"), theirs)
+    assert_same_bits(saved_tensors(tmp_path / "ours"), theirs)
     changed = {name: tensor for name, tensor in open_checkpoint(model).tensors.items() if name in facts.changed}
     assert any(
         not torch.equal(open_checkpoint(model).read(name).view(torch.uint8), theirs[name].view(torch.uint8))
@@ -147,7 +95,9 @@ def test_an_adapter_stored_in_bfloat16_is_peft_bit_for_bit(tmp_path: Path) -> No
     file = adapter / "adapter_model.safetensors"
     save_file({name: tensor.bfloat16() for name, tensor in load_file(file).items()}, file, {"format": "pt"})
     our_merge(model, [adapter], tmp_path / "ours")
-    assert_same_bits(our_tensors(tmp_path / "ours"), peft_merge(model, [adapter], tmp_path / "theirs", torch.bfloat16))
+    assert_same_bits(
+        saved_tensors(tmp_path / "ours"), peft_merge(model, [adapter], tmp_path / "theirs", torch.bfloat16)
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,7 +116,7 @@ def test_another_dtype_is_peft_in_the_wider_one_then_cast(
     adapters = [tiny_adapter(tmp_path / f"adapter{seed}", model, seed=seed) for seed in (1, 2)]
     facts = our_merge(model, adapters, tmp_path / "ours", asked)
     theirs = peft_merge(model, adapters, tmp_path / "theirs", wide, cast=DTYPES[asked])
-    assert_same_bits(our_tensors(tmp_path / "ours"), theirs)
+    assert_same_bits(saved_tensors(tmp_path / "ours"), theirs)
     assert facts.converted == 6  # the embedding and five norms
     config = json.loads((tmp_path / "ours" / "config.json").read_text(encoding="utf-8"))
     assert config["dtype"] == asked

@@ -19,6 +19,7 @@ CALIBRATION = Path(__file__).resolve().parents[2] / "calibration"
 Row = dict[str, Any]
 Data = dict[str, list[Row]]
 Training = tuple[list[Row], set[str]]  # conversations, and the hashes of all templates
+WORDS = ("lantern", "orchard", "velvet", "compass", "harvest", "pebble", "thunder", "saddle")
 GENERATED = ("calls", "chat", "suites/calls", "suites/no-call", "suites/chat")
 
 
@@ -67,8 +68,8 @@ def training(generator: tuple[Any, Any]) -> Training:
     seeds, groups = generator
     split, chat = seeds.load_split("train"), seeds.load_chat("train")
     drawn = [
-        groups.training_group(split, chat, random.Random(f"{seed} {step} 0"), 8, mix)  # noqa: S311
-        for seed, mix in ((17, "calls"), (19, "abstain"))
+        groups.training_group(split, chat, random.Random(f"{seed} {step} 0"), 8, mix, words)  # noqa: S311
+        for seed, mix, words in ((17, "calls", None), (19, "abstain", None), (47, "last", WORDS))
         for step in range(100)
     ]
     rows = [
@@ -84,6 +85,48 @@ def training(generator: tuple[Any, Any]) -> Training:
     templates |= {seeds.phrasing_hash(function.followup) for function in split.functions if function.followup}
     templates |= {seeds.phrasing_hash(case.ask) for case in split.no_call}
     return rows, templates
+
+
+def values(groups: Sequence[Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Every text among the arguments of all calls, with the schema that the group shows for it."""
+
+    def walk(value: Any, schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from walk(inner, schema["properties"][key])
+        elif isinstance(value, list):
+            for inner in value:
+                yield from walk(inner, schema["items"])
+        elif isinstance(value, str):
+            yield value, schema
+
+    found = []
+    for group in groups:
+        shown = {tool["function"]["name"]: tool["function"]["parameters"] for tool in group.tools}
+        for _, messages in group.branches:
+            for call in (call for message in messages for call in message.get("tool_calls", [])):
+                name, arguments = call["function"]["name"], json.loads(call["function"]["arguments"])
+                found += walk(arguments, shown[name])
+    return found
+
+
+def test_renewed_values_are_hardly_ever_the_same_and_enumerations_show_theirs(generator: tuple[Any, Any]) -> None:
+    seeds, groups = generator
+    split = seeds.load_split("train")
+    drawn = {
+        words: [
+            groups.training_group(split, [], random.Random(f"5 {step}"), 8, "last", words)  # noqa: S311
+            for step in range(100)
+        ]
+        for words in (None, WORDS)
+    }
+    written = {str(value) for pool in split.pools.values() for value in pool}
+    free = {words: {text for text, schema in values(rows) if "enum" not in schema} for words, rows in drawn.items()}
+    known = {words: len(texts & written) / len(texts) for words, texts in free.items()}
+    assert known[WORDS] < 0.5 < known[None], known
+    enums = [(text, schema["enum"]) for text, schema in values(drawn[WORDS]) if "enum" in schema]
+    assert all(text in choices for text, choices in enums)
+    assert {text for text, _ in enums} - {text for text, schema in values(drawn[None]) if "enum" in schema}
 
 
 def test_the_files_are_what_the_seeds_make_byte_for_byte() -> None:

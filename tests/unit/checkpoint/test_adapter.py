@@ -50,26 +50,20 @@ def test_the_digest_is_of_both_files(make_adapter: Make, lora_tensors: Tensors) 
 
 
 def test_every_refused_field_is_named_at_once_with_its_file(make_adapter: Make) -> None:
-    folder = make_adapter(use_dora=True, lora_bias=True, init_lora_weights="pissa")
+    folder = make_adapter(kasa_config={"rank": 2}, use_qalora=True, init_lora_weights="pissa")
     with pytest.raises(InputError) as caught:
         open_adapter(folder)
     lines = caught.value.message.splitlines()
     assert len(lines) == 3
     assert all(line.startswith(str(folder / "adapter_config.json")) for line in lines)
-    assert "use_dora is set" in lines[0]
+    assert "kasa_config is set" in lines[0]
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("base_model.model.model.embed_tokens.lora_embedding_A", "an adapter on an embedding"),
-        (f"{PREFIX}.lora_magnitude_vector", "DoRA"),
-        ("base_model.model.lm_head.modules_to_save.weight", "a module trained as a whole (modules_to_save)"),
-        (
-            "base_model.model.model.embed_tokens.trainable_tokens_delta",
-            "trained rows of the embedding (trainable_token_indices)",
-        ),
-        (f"{PREFIX}.lora_B.bias", "an adapter's bias (lora_bias)"),
+        ("base_model.model.model.embed_tokens.lora_mystery", "no part of a LoRA"),
+        ("base_model.model.model.norm.modules_to_save.weight", "no part of a LoRA"),
         ("base_model.model.score.weight", "no part of a LoRA"),
         ("model.layers.0.self_attn.q_proj.lora_A.weight", "no part of a LoRA"),
         (f"{PREFIX}.base_layer.weight", "no part of a LoRA"),
@@ -82,6 +76,66 @@ def test_a_tensor_of_another_kind_is_refused_by_name(
     with pytest.raises(InputError) as caught:
         open_adapter(folder)
     assert f"{name}: {says}, and that is not handled" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "config", "says"),
+    [
+        (f"{PREFIX}.lora_magnitude_vector", (6,), {}, "has a magnitude, and use_dora is false"),
+        (f"{PREFIX}.lora_B.bias", (6,), {}, "has a bias, and lora_bias is false"),
+        (f"{PREFIX}.lora_B.bias", (5,), {"lora_bias": True}, "[5], [6] was expected"),
+        ("", (), {"use_dora": True}, "has no magnitude, and use_dora is true"),
+        (f"{PREFIX}.lora_magnitude_vector", (6, 1), {"use_dora": True}, "a float vector was expected"),
+        ("base_model.model.model.embed_tokens.lora_embedding_A", (2, 10), {}, "has lora_A alone"),
+        (
+            "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta",
+            (2, 4),
+            {"trainable_token_indices": [1, 2, 3]},
+            "2 rows, trainable_token_indices names 3 tokens",
+        ),
+        (
+            "base_model.model.lm_head.token_adapter.trainable_tokens_delta",
+            (2, 4),
+            {"trainable_token_indices": {"embed_tokens": [1, 2]}},
+            "2 rows, trainable_token_indices names no tokens",
+        ),
+    ],
+)
+def test_parts_that_the_config_does_not_announce_are_refused(
+    make_adapter: Make, lora_tensors: Tensors, name: str, shape: tuple[int, ...], config: dict[str, object], says: str
+) -> None:
+    extra = {name: torch.ones(shape)} if name else {}
+    with pytest.raises(InputError) as caught:
+        open_adapter(make_adapter(lora_tensors() | extra, **config))
+    assert says in caught.value.message
+
+
+def test_every_part_finds_its_place(make_adapter: Make, lora_tensors: Tensors) -> None:
+    embedding = "base_model.model.model.embed_tokens"
+    extra = {
+        f"{PREFIX}.lora_B.bias": torch.ones(6),
+        f"{PREFIX.replace('0', '1')}.lora_B.bias": torch.ones(6),
+        f"{embedding}.lora_embedding_A": torch.ones(2, 10),
+        f"{embedding}.lora_embedding_B": torch.ones(4, 2),
+        f"{embedding}.base_layer.weight": torch.ones(10, 4),
+        "base_model.model.lm_head.modules_to_save.weight": torch.ones(10, 4),
+        "base_model.model.lm_head.original_module.weight": torch.zeros(10, 4),
+        "base_model.model.model.layers.0.input_layernorm.weight": torch.ones(4),
+        "base_model.model.lm_head.token_adapter.trainable_tokens_delta": torch.ones(1, 4),
+    }
+    config = {"lora_bias": True, "modules_to_save": ["norm"], "trainable_token_indices": {"lm_head": [3]}}
+    adapter = open_adapter(make_adapter(lora_tensors() | extra, **config))
+    modules = adapter.modules
+    assert modules["model.embed_tokens"].embedding
+    assert modules["model.embed_tokens"].shape == (10, 4)
+    assert modules["model.embed_tokens"].bias is None
+    assert modules["model.layers.0.self_attn.q_proj"].bias is not None
+    assert set(adapter.whole) == {
+        "model.embed_tokens.weight",
+        "lm_head.weight",
+        "model.layers.0.input_layernorm.weight",
+    }
+    assert set(adapter.tokens) == {"lm_head"}
 
 
 def test_half_a_module_and_a_wrong_rank_are_named_together(make_adapter: Make, lora_tensors: Tensors) -> None:

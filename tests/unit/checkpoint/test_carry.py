@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lf_export.checkpoint.carry import copy_companions, copy_licences
+from lf_export.checkpoint.carry import copy_companions, copy_licences, has_tokenizer, replace_tokenizer
 from lf_export.errors import InputError
 
 GOES = [
@@ -81,3 +81,22 @@ def test_licences_of_another_source_are_labelled(source: Path) -> None:
     names = copy_licences(source, target, "adapter")
     assert names == ("LICENSE.adapter", "LICENSE.adapter.txt", "NOTICE.adapter", "USE_POLICY.adapter.md")
     assert (target / "NOTICE.adapter").read_text(encoding="utf-8") == "NOTICE"
+
+
+def test_a_tokenizer_takes_the_place_of_another_and_the_chat_template_stays(tmp_path: Path) -> None:
+    source, target = tmp_path / "adapter", tmp_path / "merged"
+    source.mkdir()
+    target.mkdir()
+    for name in ("vocab.json", "merges.txt", "tokenizer.json", "chat_template.jinja", "config.json"):
+        (target / name).write_text("base", encoding="utf-8")
+    assert not has_tokenizer(source)
+    for name in ("tokenizer.json", "tokenizer_config.json", "adapter_config.json"):
+        (source / name).write_text("adapter", encoding="utf-8")
+    assert has_tokenizer(source)
+    assert replace_tokenizer(source, target) == ("tokenizer.json", "tokenizer_config.json")
+    assert {path.name: path.read_text(encoding="utf-8") for path in target.iterdir()} == {
+        "tokenizer.json": "adapter",
+        "tokenizer_config.json": "adapter",
+        "chat_template.jinja": "base",
+        "config.json": "base",
+    }

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lf_export.checkpoint.lora_config import REFUSED, refusals, scaling_of, targets
+from lf_export.checkpoint.lora_config import REFUSED, refusals, scaling_of, targets, token_indices, trained_whole
 
 PLAIN: dict[str, Any] = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
 
@@ -20,9 +20,34 @@ def test_a_field_that_changes_the_mathematics_is_refused_by_name(field: str) -> 
         assert refusals(PLAIN | {field: value}) == []
 
 
-def test_no_bias_is_no_refusal() -> None:
-    assert refusals(PLAIN | {"bias": "none"}) == []
-    assert refusals(PLAIN | {"bias": "lora_only"}) != []
+def test_no_other_bias_than_peft_s_is_known() -> None:
+    for value in ("none", "all", "lora_only", None):
+        assert refusals(PLAIN | {"bias": value}) == []
+    assert refusals(PLAIN | {"bias": "every"}) != []
+
+
+def test_dora_with_a_bias_of_its_own_is_refused() -> None:
+    assert refusals(PLAIN | {"use_dora": True}) == refusals(PLAIN | {"lora_bias": True}) == []
+    assert refusals(PLAIN | {"use_dora": True, "lora_bias": True}) != []
+
+
+def test_modules_trained_whole_are_named_by_the_end_letter_by_letter() -> None:
+    config = PLAIN | {"modules_to_save": ["norm", "mlp"]}
+    assert trained_whole(config, "model.norm.weight")
+    assert trained_whole(config, "model.layers.0.input_layernorm.weight")
+    assert trained_whole(config, "model.layers.0.mlp.up_proj.weight")
+    assert not trained_whole(config, "model.layers.0.self_attn.q_proj.weight")
+    assert not trained_whole(PLAIN, "model.norm.weight")
+    assert trained_whole(PLAIN | {"bias": "all"}, "model.layers.0.self_attn.q_proj.bias")
+
+
+def test_trained_rows_are_the_same_for_all_layers_or_by_layer() -> None:
+    assert token_indices(PLAIN, "model.embed_tokens") is None
+    assert token_indices(PLAIN | {"trainable_token_indices": [2, 1]}, "model.embed_tokens") == [2, 1]
+    by_layer = PLAIN | {"trainable_token_indices": {"embed_tokens": [2], "lm_head": [3]}}
+    assert token_indices(by_layer, "model.embed_tokens") == [2]
+    assert token_indices(by_layer, "lm_head") == [3]
+    assert token_indices(by_layer, "model.norm") is None
 
 
 @pytest.mark.parametrize("kind", ["IA3", "ADALORA", "PREFIX_TUNING", "lora", 1, None])
@@ -68,6 +93,10 @@ def test_a_field_of_a_newer_peft_is_refused_once_it_is_set() -> None:
         ("layers_pattern", ["("]),
         ("layers_to_transform", "1"),
         ("layers_to_transform", [1.0]),
+        ("modules_to_save", "lm_head"),
+        ("trainable_token_indices", [1, 1]),
+        ("trainable_token_indices", [-1]),
+        ("trainable_token_indices", {"embed_tokens": [1.5]}),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_named(field: str, value: Any) -> None:

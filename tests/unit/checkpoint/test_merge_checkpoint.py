@@ -143,6 +143,73 @@ def test_facts_are_json_and_the_same_for_the_same_inputs(make_base: Make, make_a
     assert proof["tensor"] in CHANGED
 
 
+EMBEDDING = "base_model.model.model.embed_tokens.weight"
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_an_output_layer_that_comes_apart_is_written_and_said(
+    make_base: Make, make_adapter: Make, lora_tensors: Tensors, base_tensors: Tensors, shards: int
+) -> None:
+    head = torch.randn(10, 4)
+    adapter = make_adapter(lora_tensors() | {"base_model.model.lm_head.weight": head}, modules_to_save=["lm_head"])
+    out, facts = merged(make_base(shards=shards), adapter)
+    result = open_checkpoint(out)
+    assert torch.equal(result.read("lm_head.weight"), head.bfloat16())
+    assert torch.equal(result.read("model.embed_tokens.weight"), base_tensors()["model.embed_tokens.weight"])
+    assert result.config["tie_word_embeddings"] is False
+    assert (facts.added, facts.copied) == (("lm_head.weight",), 5)
+    if shards > 1:
+        index = json.loads((out / INDEX_NAME).read_text(encoding="utf-8"))
+        assert index["metadata"]["total_size"] == result.nbytes
+
+
+def test_an_embedding_that_comes_apart_leaves_the_old_one_to_the_output_layer(
+    make_base: Make, make_adapter: Make, lora_tensors: Tensors, base_tensors: Tensors
+) -> None:
+    adapter = make_adapter(lora_tensors() | {EMBEDDING: torch.ones(10, 4)}, modules_to_save=["embed_tokens"])
+    out, facts = merged(make_base(), adapter)
+    result = load_file(out / "model.safetensors")
+    assert torch.equal(result["lm_head.weight"], base_tensors()["model.embed_tokens.weight"])
+    assert torch.equal(result["model.embed_tokens.weight"], torch.ones(10, 4).bfloat16())
+    assert "lm_head.weight" not in facts.changed
+
+
+def test_a_resized_vocabulary_corrects_the_config_and_takes_the_adapter_s_tokenizer(
+    make_base: Make, make_adapter: Make, lora_tensors: Tensors
+) -> None:
+    base = make_base(vocab_size=10, text_config={"vocab_size": 10, "hidden_size": 4})
+    (base / "tokenizer.json").write_text("base", encoding="utf-8")
+    adapter = make_adapter(lora_tensors() | {EMBEDDING: torch.ones(12, 4)})
+    out, facts = merged(base, adapter)
+    assert (out / "tokenizer.json").read_text(encoding="utf-8") == "base"
+    assert facts.tokenizer is None
+    (adapter / "tokenizer.json").write_text("adapter", encoding="utf-8")
+    out, facts = merged(base, adapter, name="again")
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    assert (config["vocab_size"], config["text_config"]) == (12, {"vocab_size": 12, "hidden_size": 4})
+    assert (out / "tokenizer.json").read_text(encoding="utf-8") == "adapter"
+    assert facts.tokenizer == "adapter"
+    assert facts.as_dict()["config"] == {"vocab_size": 12}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", ["lora_magnitude_vector", "embed_tokens.weight", "trainable_tokens_delta"])
+def test_nan_and_infinity_in_any_part_are_named(
+    make_base: Make, make_adapter: Make, lora_tensors: Tensors, part: str, value: float
+) -> None:
+    embedding = "base_model.model.model.embed_tokens"
+    extra, config = {EMBEDDING: torch.ones(10, 4)}, {}
+    if part == "lora_magnitude_vector":
+        prefix = "base_model.model.model.layers.{}.self_attn.q_proj.lora_magnitude_vector"
+        extra, config = {prefix.format(layer): torch.ones(6) for layer in (0, 1)}, {"use_dora": True}
+    elif part == "trainable_tokens_delta":
+        extra = {f"{embedding}.token_adapter.{part}": torch.ones(1, 4)}
+        config = {"trainable_token_indices": [9]}
+    next(iter(extra.values())).view(-1)[-1] = value
+    with pytest.raises(InputError, match=rf"{part}: 1 of \d+ values are NaN or infinite"):
+        merged(make_base(), make_adapter(lora_tensors() | extra, **config))
+
+
 def test_a_misfit_writes_nothing(make_base: Make, make_adapter: Make, base_tensors: Tensors) -> None:
     base = make_base(base_tensors(layers=3))
     with pytest.raises(InputError, match="does not fit"):

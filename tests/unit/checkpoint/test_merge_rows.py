@@ -10,8 +10,10 @@ import torch
 
 from lf_export.checkpoint import rows
 from lf_export.checkpoint.adapter import open_adapter
+from lf_export.checkpoint.edits import plan_edits
 from lf_export.checkpoint.index import open_checkpoint
-from lf_export.checkpoint.rows import Proof, Rows
+from lf_export.checkpoint.proof import Proof
+from lf_export.checkpoint.rows import Rows
 from lf_export.errors import InputError, StepError
 
 Make = Callable[..., Path]
@@ -54,9 +56,8 @@ def test_a_product_that_is_wrong_fails_the_verification(
         return multiply(b, a * 1.1, out=out)
 
     monkeypatch.setattr(torch, "mm", wrong)
-    module = adapter.modules[WEIGHT.removesuffix(".weight")]
     with pytest.raises(StepError, match=f"{WEIGHT}: verification failed"):
-        list(Rows().of(base.info(WEIGHT), [module], torch.bfloat16, Proof()))
+        list(Rows().of(plan_edits(base, [adapter], [1.0])[WEIGHT], torch.bfloat16, Proof()))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -66,23 +67,22 @@ def test_a_weight_that_is_not_finite_is_named_with_its_file(
     tensors = base_tensors()
     tensors[WEIGHT][5, 3] = value
     base, adapter = open_checkpoint(make_base(tensors)), open_adapter(make_adapter())
-    module = adapter.modules[WEIGHT.removesuffix(".weight")]
     with pytest.raises(InputError, match=rf"model\.safetensors: {WEIGHT}: 1 of 24 values are NaN or infinite"):
-        list(Rows().of(base.info(WEIGHT), [module], torch.bfloat16, Proof()))
+        list(Rows().of(plan_edits(base, [adapter], [1.0])[WEIGHT], torch.bfloat16, Proof()))
 
 
 def test_a_result_that_overflows_its_dtype_is_named(make_base: Make, base_tensors: Tensors) -> None:
     tensors = base_tensors(torch.float32)
     tensors[WEIGHT][5, 3] = 65519.0  # rounds to the largest float16
     base = open_checkpoint(make_base(tensors))
-    (part,) = Rows().of(base.info(WEIGHT), [], torch.float16, Proof())
+    (part,) = Rows().of(plan_edits(base, [], [])[WEIGHT], torch.float16, Proof())
     assert torch.isfinite(part).all()
     tensors[WEIGHT][5, 3] = 65520.0  # rounds to infinity
     base = open_checkpoint(make_base(tensors, name="larger"))
     with pytest.raises(InputError, match="1 merged values do not fit float16"):
-        list(Rows().of(base.info(WEIGHT), [], torch.float16, Proof()))
+        list(Rows().of(plan_edits(base, [], [])[WEIGHT], torch.float16, Proof()))
 
 
 def test_an_empty_tensor_has_no_blocks(make_base: Make) -> None:
     base = open_checkpoint(make_base({"x": torch.zeros(0, 4)}))
-    assert list(Rows().of(base.info("x"), [], torch.float16, Proof())) == []
+    assert list(Rows().of(plan_edits(base, [], [])["x"], torch.float16, Proof())) == []

@@ -107,9 +107,9 @@ def test_two_threads_write_the_same_bytes_as_one(tmp_path: Path) -> None:
 
 def test_blocks_of_rows_give_the_bytes_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = gguf_folders.arithmetic_folder(tmp_path / "m", "fallback")
-    write(folder, tmp_path / "whole", "F32", "Q5_K_M", imatrix=False)
+    write(folder, tmp_path / "whole", "F32", "Q5_K_M", method="rtn")
     monkeypatch.setattr("lf_export.formats.gguf_writer._BLOCK", 96 * 40)  # 40 rows; 2 heads of 16 where heads count
-    write(folder, tmp_path / "blocks", "F32", "Q5_K_M", imatrix=False)
+    write(folder, tmp_path / "blocks", "F32", "Q5_K_M", method="rtn")
     for name in ("m-F32.gguf", "m-Q5_K_M.gguf"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "blocks" / name).read_bytes()
 
@@ -144,7 +144,7 @@ def test_the_importance_matrix_is_the_diagonal_of_the_moments(tmp_path: Path) ->
 def test_the_importance_matrix_brings_the_weighted_error_down(tmp_path: Path) -> None:
     folder = gguf_folders.arithmetic_folder(tmp_path / "m", "divisible")
     write(folder, tmp_path / "with", "F32", "Q4_K_M", walk=True)
-    write(folder, tmp_path / "without", "Q4_K_M", imatrix=False)
+    write(folder, tmp_path / "without", "Q4_K_M", method="rtn")
     view = gguf_folders.layer_views(open_checkpoint(folder))[4]
     importance = view.moments["mlp.up_proj"].importance().numpy()
     exact = gguf_folders.tensors_of(tmp_path / "with/m-F32.gguf")["blk.4.ffn_up.weight"][1]
@@ -158,14 +158,15 @@ def test_the_importance_matrix_brings_the_weighted_error_down(tmp_path: Path) ->
 
 def test_calibration_is_asked_for_only_where_it_changes_something(model: Path, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(model)
-    for types, imatrix, needed in (
-        (("F16", "Q8_0"), True, False),
-        (("Q8_0", "Q4_K_M"), True, True),
-        (("Q4_K_M",), False, False),
+    for types, method, needed in (
+        (("F16", "Q8_0"), "gptq", False),
+        (("Q8_0", "Q4_K_M"), "gptq", True),
+        (("Q8_0", "Q4_K_M"), "imatrix", True),
+        (("Q4_K_M",), "rtn", False),
     ):
-        out = tmp_path / f"{types}{imatrix}"
+        out = tmp_path / f"{types}{method}"
         out.mkdir()
-        target = FORMAT.open(checkpoint, out, GgufOptions(types=types, imatrix=imatrix), "abc")
+        target = FORMAT.open(checkpoint, out, GgufOptions(types=types, method=method), "abc")
         assert target.needs_moments is needed
 
 
@@ -176,7 +177,7 @@ def test_an_importance_matrix_without_a_calibration_pass_is_an_error(model: Path
 
 @pytest.mark.parametrize("types", [("F16",), ("Q8_0", "Q4_K_M")])
 def test_the_size_is_known_from_shapes_alone(model: Path, tmp_path: Path, types: tuple[str, ...]) -> None:
-    options = GgufOptions(types=types, imatrix=False)
+    options = GgufOptions(types=types, method="rtn")
     FORMAT.open(open_checkpoint(model), tmp_path, options, "abc").finish()
     written = sum(path.stat().st_size for path in tmp_path.iterdir())
     # The vocabulary is guessed from tokenizer.json, the tensors are exact.
@@ -224,6 +225,11 @@ def test_what_llama_cpp_computes_otherwise_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         write(altered(model, tmp_path / "bad", config=config), tmp_path / "out", "F16")
+
+
+def test_a_type_that_needs_an_importance_matrix_is_refused_without_calibration() -> None:
+    with pytest.raises(ValidationError, match="makes IQ2_XS, Q2_K_S with an importance matrix only, method is rtn"):
+        GgufOptions(types=("IQ2_XS", "Q4_0", "Q2_K_S"), method="rtn")
 
 
 def test_unknown_types_and_types_named_twice_are_refused() -> None:

@@ -8,8 +8,8 @@ SMOL = ModelShape("llama", layers=30, heads=9, kv_heads=3, tied=True)
 LARGE = ModelShape("llama", layers=80, heads=64, kv_heads=8, tied=False)
 
 
-def kind(name: str, shape: tuple[int, ...], scheme: str, model: ModelShape = SMOL) -> str:
-    return tensor_type(name, shape, SCHEMES[scheme], model).name
+def kind(name: str, shape: tuple[int, ...], scheme: str, model: ModelShape = SMOL, *, imatrix: bool = True) -> str:
+    return tensor_type(name, shape, SCHEMES[scheme], model, imatrix=imatrix).name
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -20,7 +20,17 @@ def test_norms_and_biases_are_always_float(scheme: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "narrow"), [("Q4_K_M", "Q5_0"), ("Q4_K_S", "Q5_0"), ("Q5_K_M", "Q5_1"), ("Q6_K", "Q8_0")]
+    ("scheme", "narrow"),
+    [
+        ("Q4_K_M", "Q5_0"),
+        ("Q4_K_S", "Q5_0"),
+        ("Q5_K_M", "Q5_1"),
+        ("Q6_K", "Q8_0"),
+        ("Q3_K_S", "Q4_0"),
+        ("Q2_K", "Q4_0"),
+        ("IQ4_XS", "IQ4_NL"),
+        ("IQ2_XXS", "IQ4_NL"),
+    ],
 )
 def test_a_width_that_256_does_not_divide_falls_back_to_small_blocks(scheme: str, narrow: str) -> None:
     assert kind("blk.5.attn_q.weight", (576, 576), scheme) == narrow
@@ -58,3 +68,11 @@ def test_a_70b_model_has_more_bits_where_few_heads_hold_the_values() -> None:
     assert kind("blk.11.attn_k.weight", (1024, 8192), "Q4_K_M", LARGE) == "Q4_K"
     every_head = ModelShape("llama", layers=80, heads=64, kv_heads=64, tied=False)
     assert kind("blk.11.attn_v.weight", (8192, 8192), "Q4_K_M", every_head) == "Q4_K"
+    assert kind("blk.11.attn_v.weight", (1024, 8192), "Q3_K_S", LARGE) == "Q5_K"
+
+
+def test_without_an_importance_matrix_the_first_layers_get_other_types() -> None:
+    down = ("blk.1.ffn_down.weight", (576, 1536))
+    assert [kind(*down, "IQ4_XS", imatrix=given) for given in (True, False)] == ["IQ4_XS", "Q5_K"]
+    assert [kind(*down, "Q4_0", imatrix=given) for given in (True, False)] == ["Q4_1", "Q4_0"]
+    assert kind("blk.9.ffn_down.weight", (576, 1536), "Q4_0") == "Q4_0"

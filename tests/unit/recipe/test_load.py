@@ -39,6 +39,15 @@ def test_a_recipe_is_typed_and_has_defaults(tmp_path: Path) -> None:
     assert recipe.bench is not None
 
 
+def test_an_adapter_is_a_path_or_a_path_and_a_weight(tmp_path: Path) -> None:
+    text = GOOD.replace("[adapter]", "[one, {path: two, weight: -0.5}]") + "merge: {combine: cat}\n"
+    recipe = load_recipe(_recipe(tmp_path, text))
+    assert [(source.path, source.weight) for source in recipe.adapters] == [("one", 1.0), ("two", -0.5)]
+    assert recipe.merge.combine == "cat"
+    (mistake,) = _mistakes(_recipe(tmp_path, GOOD.replace("[adapter]", "[{path: a, weight: .nan}]")))
+    assert "adapters[0].weight" in mistake
+
+
 @pytest.mark.parametrize("name", ["quickstart.yaml", "quickstart-full.yaml"])
 def test_the_recipes_that_ship_are_valid(name: str) -> None:
     assert load_recipe(shipped("recipes", name)).gate.enforce == ["gguf-q8_0"]

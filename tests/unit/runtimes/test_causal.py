@@ -75,7 +75,7 @@ def test_an_end_token_ends_an_answer_and_is_not_in_its_text(model: Any, session:
     assert answer.text == stopping.decode(answer.ids[:-1])
 
 
-@pytest.mark.parametrize("most", [1, 3, 5, 32])
+@pytest.mark.parametrize("most", [1, 3, 5, 48])
 def test_groups_of_different_lengths_answer_as_if_alone(
     model: Any, session: CausalSession, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
@@ -100,8 +100,8 @@ def test_a_group_comes_as_soon_as_it_ends(model: Any, monkeypatch: pytest.Monkey
 
 
 def test_keys_and_values_of_long_prompts_leave_room_for_fewer_rows(session: CausalSession) -> None:
-    assert session._most_rows([([1] * 10, [[2]])], 10) == 32
-    assert session._most_rows([([1] * 2_000_000, [[2]])], 10) < 32
+    assert session._most_rows([([1] * 10, [[2]])], 10) == 48
+    assert session._most_rows([([1] * 2_000_000, [[2]])], 10) < 48
 
 
 def test_a_row_that_ends_leaves_the_others_as_they_are(model: Any) -> None:
@@ -111,3 +111,33 @@ def test_a_row_that_ends_leaves_the_others_as_they_are(model: Any) -> None:
     ended = [list(answer.ids) for answer in stopping.generate(PREFIX, BRANCHES, 10)]
     assert ended == [_greedy(model, PREFIX + branch, 10, stopping.eos_ids) for branch in BRANCHES]
     assert len({len(ids) for ids in ended}) > 1
+
+
+@pytest.mark.parametrize("most", [1, 5, 48])
+@pytest.mark.parametrize(
+    ("family", "window"),
+    [
+        ("mistral", {"sliding_window": 8}),
+        ("qwen2", {"sliding_window": 8, "use_sliding_window": True, "max_window_layers": 1}),
+    ],
+    ids=["all-layers", "some-layers"],
+)
+def test_prompts_longer_than_a_sliding_window_answer_as_if_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, window: dict[str, Any], most: int
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setattr(causal, "_MOST_ROWS", most)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model(tmp_path / "tiny", family, **window)).eval()
+    session = CausalSession(model, tiny_tokenizer(), name="torch", representative=True, load_seconds=0.0)
+    # branches shorter and longer than the window, behind prefixes shorter and longer
+    groups = [(PREFIX * 4, [[7], list(range(20, 40)), [8, 9, 10]]), ([50], [list(range(60, 75)), [3, 4]])]
+    found = dict(session.generate_groups(groups, 20))
+    assert {number: [list(answer.ids) for answer in answers] for number, answers in found.items()} == {
+        number: [_greedy(model, prefix + branch, 20, session.eos_ids) for branch in branches]
+        for number, (prefix, branches) in enumerate(groups)
+    }
+    (rows,) = session.score(PREFIX * 4, [list(range(20, 40))], [3])
+    with torch.inference_mode():
+        whole = model(input_ids=torch.tensor([PREFIX * 4 + list(range(20, 40))])).logits[0].numpy()
+    np.testing.assert_allclose(rows, whole[len(PREFIX) * 4 + 2 : -1], atol=2e-5)

@@ -52,9 +52,9 @@ def test_a_child_that_is_killed_is_a_step_error_that_says_how(folder: Path, tmp_
 def test_what_cannot_be_loaded_keeps_its_own_error(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "broken")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config["quantization_config"] = {"quant_method": "awq"}
+    config["quantization_config"] = {"quant_method": "awq", "bits": 4, "version": "gemv"}
     (tmp_path / "broken" / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(InputError, match="dequantizes gptq only"):
+    with pytest.raises(InputError, match=r"dequantizes gptq and awq \(4 bits, gemm\) only"):
         ChildSession("torch", tmp_path / "broken", 1, tmp_path)
 
 

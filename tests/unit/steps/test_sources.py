@@ -6,7 +6,7 @@ import pytest
 
 from lf_export.errors import InputError, MissingError, StepError
 from lf_export.recipe import BaseSource
-from lf_export.steps.sources import base_path, data_path
+from lf_export.steps.sources import base_path, data_path, shown_path
 
 
 def _script(folder: Path, body: str) -> BaseSource:
@@ -61,3 +61,9 @@ def test_data_is_shipped_or_relative(tmp_path: Path) -> None:
         data_path("other.jsonl", tmp_path)
     with pytest.raises(InputError, match="ships under calibration"):
         data_path("shipped:other.jsonl")
+
+
+def test_a_report_names_a_file_alike_on_every_machine(tmp_path: Path) -> None:
+    assert shown_path("shipped:suites/calls.jsonl") == "shipped:suites/calls.jsonl"
+    assert shown_path(data_path("shipped:suites/calls.jsonl")) == "shipped:suites/calls.jsonl"
+    assert shown_path(tmp_path / "mine.jsonl") == "mine.jsonl"

@@ -1,0 +1,112 @@
+"""What formats that quantize the decoder's linears share: which these are, their group size, what is said of them."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
+
+from lf_export.checkpoint.index import Checkpoint
+from lf_export.errors import InputError
+from lf_export.formats.base import significant
+from lf_export.formats.shards import Entry
+from lf_export.quant.grid import Scheme
+from lf_export.quant.solve import Solution
+from lf_export.walk.families import family_of, num_layers
+
+# What `auto` tries, the coarsest first: all have kernels in the runtimes that load the formats.
+AUTO_SIZES = (128, 64, 32, 16)
+
+
+def _sensible(size: int | str) -> int | str:
+    if isinstance(size, int) and size < 1 and size != -1:
+        raise ValueError("group_size is a number of columns, -1 or auto")
+    return size
+
+
+GroupSize = Annotated[int | Literal["auto"], AfterValidator(_sensible)]
+"""Input columns that share a scale; -1: one scale a row; auto: the largest of `AUTO_SIZES` that divides every width."""
+
+
+def linear_names(checkpoint: Checkpoint) -> Iterator[str]:
+    """The modules whose weights are quantized, in order."""
+    family = family_of(checkpoint.config)
+    for index in range(num_layers(checkpoint.config)):
+        for linear in family.linears:
+            yield f"{family.prefix(index)}.{linear}"
+
+
+def group_size_for(
+    checkpoint: Checkpoint, wanted: int | Literal["auto"], unpackable: Callable[[int, int], str | None]
+) -> int:
+    """The group size that `wanted` stands for, every width checked against it.
+
+    Args:
+        checkpoint: the model.
+        wanted: an option of type `GroupSize`.
+        unpackable: (out_width, in_width) → why the layout cannot hold such a matrix, or None.
+
+    Raises:
+        InputError: a weight that is no matrix, that the layout cannot hold or that the group size does not divide.
+    """
+    inputs: dict[int, str] = {}
+    problems = []
+    for module in linear_names(checkpoint):
+        name = f"{module}.weight"
+        shape = checkpoint.info(name).shape
+        if len(shape) != 2:
+            problems.append(f"{name}: shape {list(shape)}, a matrix was expected")
+            continue
+        out_width, in_width = shape
+        inputs.setdefault(in_width, name)
+        problem = unpackable(out_width, in_width)
+        if problem is not None:
+            problems.append(f"{name}: {problem}")
+    fitting = [size for size in AUTO_SIZES if all(width % size == 0 for width in inputs)]
+    size = (fitting[0] if fitting else -1) if wanted == "auto" else wanted
+    expected = ", ".join(str(size) for size in [*fitting, -1])
+    problems += [
+        f"group_size {size} does not divide the input width {width} ({name}), expected one of {expected}"
+        for width, name in inputs.items()
+        if size != -1 and width % size
+    ]
+    if problems:
+        raise InputError.of(problems[:8], "group_size: auto takes the largest that fits")
+    return size
+
+
+def gptq_entries(checkpoint: Checkpoint, scheme: Scheme) -> Iterator[Entry]:
+    """Everything that the shards of a GPTQ folder hold, in the checkpoint's own order."""
+    linears = set(linear_names(checkpoint))
+    for name, info in checkpoint.tensors.items():
+        module = name.removesuffix(".weight")
+        if module not in linears:
+            yield Entry(name, info.dtype, tuple(info.shape))
+            continue
+        out_width, in_width = info.shape
+        groups = in_width // scheme.columns(in_width)
+        yield Entry(f"{module}.qweight", "I32", (in_width * scheme.bits // 32, out_width))
+        yield Entry(f"{module}.qzeros", "I32", (groups, out_width * scheme.bits // 32))
+        yield Entry(f"{module}.scales", "F16", (groups, out_width))
+        yield Entry(f"{module}.g_idx", "I32", (in_width,))
+
+
+def solution_facts(solution: Solution) -> dict[str, Any]:
+    """What a manifest says of a linear that GPTQ solved, as JSON values."""
+    facts: dict[str, Any] = {
+        "method": solution.method,
+        "error": significant(solution.error),
+        "rtn_error": significant(solution.rtn_error),
+        "judged_on": solution.judged_on,
+    }
+    if solution.damp is not None:
+        facts["damp_percent"] = solution.damp
+    if solution.dead:
+        facts["dead_inputs"] = solution.dead
+    if solution.reason:
+        facts["reason"] = solution.reason
+    return facts
+
+
+def mean_of(linears: Mapping[str, Mapping[str, Any]], key: str) -> float:
+    """The mean of a figure over all linears' facts."""
+    return significant(sum(facts[key] for facts in linears.values()) / len(linears))
