@@ -36,7 +36,11 @@ def linear_names(checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def group_size_for(
-    checkpoint: Checkpoint, wanted: int | Literal["auto"], unpackable: Callable[[int, int], str | None]
+    checkpoint: Checkpoint,
+    wanted: int | Literal["auto"],
+    unpackable: Callable[[int, int], str | None],
+    *,
+    whole_rows: bool = True,
 ) -> int:
     """The group size that `wanted` stands for, every width checked against it.
 
@@ -44,6 +48,7 @@ def group_size_for(
         checkpoint: the model.
         wanted: an option of type `GroupSize`.
         unpackable: (out_width, in_width) → why the layout cannot hold such a matrix, or None.
+        whole_rows: whether the layout has one scale a row (-1).
 
     Raises:
         InputError: a weight that is no matrix, that the layout cannot hold or that the group size does not divide.
@@ -62,8 +67,9 @@ def group_size_for(
         if problem is not None:
             problems.append(f"{name}: {problem}")
     fitting = [size for size in AUTO_SIZES if all(width % size == 0 for width in inputs)]
-    size = (fitting[0] if fitting else -1) if wanted == "auto" else wanted
-    expected = ", ".join(str(size) for size in [*fitting, -1])
+    admitted = [*fitting, -1] if whole_rows else fitting
+    size = wanted if wanted != "auto" else admitted[0] if admitted else AUTO_SIZES[-1]
+    expected = ", ".join(map(str, admitted)) or "none"
     problems += [
         f"group_size {size} does not divide the input width {width} ({name}), expected one of {expected}"
         for width, name in inputs.items()

@@ -31,7 +31,7 @@ def block_size_for(checkpoint: Checkpoint, wanted: int | Literal["auto"]) -> int
         smallest = min(BLOCK_SIZES)
         return f"{in_width} inputs, expected a multiple of {smallest}" if in_width % smallest else None
 
-    return group_size_for(checkpoint, wanted, unpackable)
+    return group_size_for(checkpoint, wanted, unpackable, whole_rows=False)
 
 
 class ImportFolder:
