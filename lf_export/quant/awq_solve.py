@@ -10,11 +10,8 @@ from lf_export.quant.awq import quantize_scaled, restored, search_scales
 from lf_export.quant.fold import Fold
 from lf_export.quant.gptq import Quantized, rtn
 from lf_export.quant.grid import Scheme
+from lf_export.quant.judge import Judge, JudgedOn, too_few_tokens
 from lf_export.quant.moments import HeldOut, Moments
-from lf_export.quant.solve import Judge
-
-# Fewer tokens than this share of an input's width say too little about its directions.
-_TOKENS_PER_WIDTH = 1 / 16
 
 Method = Literal["awq", "clip", "rtn"]
 
@@ -36,7 +33,7 @@ class AwqLinear:
     method: Method
     error: float
     rtn_error: float
-    judged_on: Literal["held-out", "calibration"]
+    judged_on: JudgedOn
     reason: str | None
 
 
@@ -76,9 +73,9 @@ def quantize_awq(
         divided: name → what the rows of a weight are divided by, [out], where its outputs are another group's input.
     """
     problem = _Problem(weights, moments, heldout, scheme, divided or {})
-    needed = max(1, int(moments.width * _TOKENS_PER_WIDTH))
-    if moments.count < needed:
-        return problem.rounded(f"only {moments.count} tokens for a width of {moments.width}, expected {needed}")
+    distrust = too_few_tokens(moments)
+    if distrust is not None:
+        return problem.rounded(distrust)
     found = None if fold is None else search_scales(problem.W, moments.H, fold, scheme)
     if fold is None or found is None or found.exponent is None:
         return problem.clipped(None)

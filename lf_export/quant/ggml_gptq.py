@@ -17,8 +17,9 @@ from lf_export.quant.ggml import GgmlType, quantize
 from lf_export.quant.ggml_blocks import Decoded, decode, with_codes
 from lf_export.quant.gptq import ColumnGrid, Factor, round_columns
 from lf_export.quant.grid import Scheme
+from lf_export.quant.judge import Judge, JudgedOn, compare
 from lf_export.quant.moments import HeldOut, Moments
-from lf_export.quant.solve import Judge, trusted_factor
+from lf_export.quant.solve import trusted_factor
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Compensated:
     error: float
     imatrix_error: float
     gptq_error: float | None
-    judged_on: Literal["held-out", "calibration"]
+    judged_on: JudgedOn
     damp: float | None
     dead: int
     reason: str | None
@@ -81,35 +82,26 @@ class Compensator:
         W = torch.cat(list(weights.values()))
         plain = quantize(W.numpy(), kind, importance, self._threads)
         decoded = decode(plain, kind)
-        energy, plain_loss = self._judge.per_output(W), self._judge.per_output(W - torch.from_numpy(decoded.values()))
         factor, reason = self._factor
-        compensated, loss = None, None
+        compensated = None
         if factor is not None:
-            codes = compensated_codes(W, factor, decoded)
-            compensated = with_codes(plain, kind, codes)
-            loss = self._judge.per_output(W - torch.from_numpy(decode(compensated, kind).values()))
+            compensated = with_codes(plain, kind, compensated_codes(W, factor, decoded))
+        restored = None if compensated is None else torch.from_numpy(decode(compensated, kind).values())
+        written = torch.from_numpy(decoded.values())
         solved: dict[str, Compensated] = {}
-        start = 0
-        for name, weight in weights.items():
-            part = slice(start, start + weight.shape[0])
-            start = part.stop
-            whole = max(float(energy[part].sum()), 1e-30)
-            imatrix_error = float(plain_loss[part].sum()) / whole
-            gptq_error = None if loss is None else float(loss[part].sum()) / whole
-            why = reason
-            if gptq_error is not None and not gptq_error < imatrix_error:
-                why = f"its error is not below that of llama.cpp's codes ({gptq_error:.3g}, {imatrix_error:.3g})"
-            fell_back = compensated is None or gptq_error is None or why is not None
+        for name, found in compare(
+            weights, written, restored, self._judge, reason, "that of llama.cpp's codes"
+        ).items():
             solved[name] = Compensated(
-                data=plain[part] if compensated is None or fell_back else compensated[part],
-                method="imatrix" if fell_back else "gptq",
-                error=imatrix_error if gptq_error is None or fell_back else gptq_error,
-                imatrix_error=imatrix_error,
-                gptq_error=gptq_error,
+                data=plain[found.part] if compensated is None or found.fell_back else compensated[found.part],
+                method="imatrix" if found.fell_back else "gptq",
+                error=found.error,
+                imatrix_error=found.plain_error,
+                gptq_error=found.calibrated_error,
                 judged_on=self._judge.on,
-                damp=None if factor is None or fell_back else factor.damp,
+                damp=None if factor is None or found.fell_back else factor.damp,
                 dead=0 if factor is None else factor.dead,
-                reason=why,
+                reason=found.reason,
             )
         return solved
 

@@ -8,10 +8,8 @@ import torch
 
 from lf_export.quant.gptq import Factor, NotPositiveError, Quantized, dequantize, factorize, gptq, rtn
 from lf_export.quant.grid import Scheme
+from lf_export.quant.judge import Judge, JudgedOn, compare, too_few_tokens
 from lf_export.quant.moments import HeldOut, Moments
-
-# Fewer tokens than this share of an input's width say too little about its directions.
-_TOKENS_PER_WIDTH = 1 / 16
 
 # Moments of T tokens of a width n are noisy in proportion to n / T: this share of it is added to diag(H). Measured on
 # SmolLM2-135M with 4.7k tokens: held-out error 5.9 % lower than without; between 0.3 and 1.2 the difference is 2 %.
@@ -39,7 +37,7 @@ class Solution:
     error: float
     rtn_error: float
     gptq_error: float | None
-    judged_on: Literal["held-out", "calibration"]
+    judged_on: JudgedOn
     damp: float | None
     dead: int
     reason: str | None
@@ -60,31 +58,21 @@ def quantize_group(
     plain = rtn(W, scheme)
     calibrated, damp, dead, reason = _calibrated(W, moments, scheme)
     judge = Judge(moments, heldout)
-    energy, plain_loss = judge.per_output(W), judge.per_output(W - dequantize(plain))
-    loss = None if calibrated is None else judge.per_output(W - dequantize(calibrated))
+    restored = None if calibrated is None else dequantize(calibrated)
+    compared = compare(weights, dequantize(plain), restored, judge, reason, "rounding's")
     solutions: dict[str, Solution] = {}
-    start = 0
-    for name, weight in weights.items():
-        part = slice(start, start + weight.shape[0])
-        start = part.stop
-        whole = max(float(energy[part].sum()), 1e-30)
-        rtn_error = float(plain_loss[part].sum()) / whole
-        gptq_error = None if loss is None else float(loss[part].sum()) / whole
-        why = reason
-        if gptq_error is not None and not gptq_error < rtn_error:
-            why = f"its error is not below rounding's ({gptq_error:.3g}, {rtn_error:.3g})"
-        fell_back = calibrated is None or why is not None
-        chosen = plain if calibrated is None or fell_back else calibrated
+    for name, found in compared.items():
+        chosen = plain if calibrated is None or found.fell_back else calibrated
         solutions[name] = Solution(
-            quantized=chosen.rows(part.start, part.stop),
-            method="rtn" if fell_back else "gptq",
-            error=rtn_error if fell_back or gptq_error is None else gptq_error,
-            rtn_error=rtn_error,
-            gptq_error=gptq_error,
+            quantized=chosen.rows(found.part.start, found.part.stop),
+            method="rtn" if found.fell_back else "gptq",
+            error=found.error,
+            rtn_error=found.plain_error,
+            gptq_error=found.calibrated_error,
             judged_on=judge.on,
-            damp=None if fell_back else damp,
+            damp=None if found.fell_back else damp,
             dead=dead,
-            reason=why,
+            reason=found.reason,
         )
     return solutions
 
@@ -100,31 +88,10 @@ def _calibrated(
 
 def trusted_factor(moments: Moments, scheme: Scheme) -> tuple[Factor | None, str | None]:
     """The factor of H, its correlations shrunk as far as few tokens demand; or None and why there is none."""
-    needed = max(1, int(moments.width * _TOKENS_PER_WIDTH))
-    if moments.count < needed:
-        return None, f"only {moments.count} tokens for a width of {moments.width}, expected {needed}"
+    reason = too_few_tokens(moments)
+    if reason is not None:
+        return None, reason
     try:
         return factorize(moments.H, scheme, _SHRINKAGE * moments.width / moments.count), None
     except NotPositiveError as error:
         return None, str(error)
-
-
-class Judge:
-    """Σ w ‖D x‖² of a difference D [out, n], for each output, on held-out rows or on H.
-
-    Attributes:
-        on: which of the two.
-    """
-
-    on: Literal["held-out", "calibration"]
-
-    def __init__(self, moments: Moments, heldout: HeldOut | None) -> None:
-        self._heldout = heldout if heldout is not None and heldout.X.shape[0] else None
-        self._moments = moments
-        self.on = "calibration" if self._heldout is None else "held-out"
-
-    def per_output(self, D: torch.Tensor) -> torch.Tensor:
-        """The loss of each output, [out] fp64."""
-        if self._heldout is not None:
-            return (D @ self._heldout.X.t()).square_().sum(1, dtype=torch.float64)
-        return (D @ self._moments.H).mul_(D).sum(1, dtype=torch.float64)
