@@ -52,18 +52,21 @@ MIXES = {
         "chat": 0.04,
     },
     "last": {
-        "call": 0.50,
+        "call": 0.45,
+        "option": 0.08,
         "parallel": 0.06,
         "multi_turn": 0.05,
         "clarify": 0.06,
-        "contrast": 0.14,
+        "contrast": 0.12,
         "no_function_fits": 0.14,
-        "chat": 0.05,
+        "chat": 0.04,
     },
 }
 _CHAT_GROUPS = {"finish": 0.03, "last": 0.04}  # of groups without functions, else 0.08
 # of groups whose first function takes an object
 _NESTED_SHARE = {"calls": 0.0, "abstain": 0.4, "balanced": 0.2, "finish": 0.1, "last": 0.2}
+_PREPOSITIONS = "in|on|at|for|to|from|of|with|by|until|as|under|into|over|called"
+_UNITS = "minutes?|min|hours?|days?|nights?|weeks?|months?|years?|people|guests|seats|percent|euros?|dollars?|degrees"
 _NEW_ENUMS = 0.3  # of the functions shown
 _QUESTIONS = (
     "What is the {words}?",
@@ -109,8 +112,10 @@ def training_group(
     made: list[tuple[str, list[Message]]] = []
     while len(made) < branches:
         category = rng.choices(list(MIXES[mix]), list(MIXES[mix].values()))[0]
-        if category == "contrast":
-            made += [("contrast", conversation.messages) for conversation in _contrast(rng.choice(shown), split, rng)]
+        if category in {"contrast", "option"}:
+            required = category == "contrast"
+            pair = _contrast(rng.choice(shown), split, rng, required=required)
+            made += [(category, conversation.messages) for conversation in pair]
             continue
         conversation = _branch(category, shown, split, rng)
         if conversation is not None:
@@ -137,35 +142,44 @@ def _branch(category: str, shown: list[Function], split: Split, rng: random.Rand
     return converse(category, function, shown, split, rng, end=end)
 
 
-def _contrast(function: Function, split: Split, rng: random.Random) -> list[Conversation]:
-    """The same request with and without one required argument: a question, and most times the call too.
+def _contrast(function: Function, split: Split, rng: random.Random, *, required: bool) -> list[Conversation]:
+    """The same request with and without one argument, fresh values in each.
 
+    Without a required one it is answered by a question, and most times the call with it comes too; without an optional
+    one it is a call that leaves it out.
     What a preposition leads to can be left out of a request, and it still reads: "Book {room} (for {date})".
     """
     lacking = []
     for template in function.phrasings:
         for dotted, _ in slots(template):
-            if not is_required(function.parameters, dotted):
+            if is_required(function.parameters, dotted) != required:
                 continue
-            leads = r",? (?:in|on|at|for|to|from|of|with|by|until|as|under|into|over|called)"
-            phrase = rf"{leads} (?:the |a |an |my |our )?[\"“]?\{{{re.escape(dotted)}\}}[\"”]?(?=$|[ .,?!;])"
+            leads = rf",? (?:{_PREPOSITIONS}) (?:the |a |an |my |our )?"
+            ends = rf"(?: (?:{_UNITS}))?(?=$|[.,?!;]| (?:{_PREPOSITIONS}) )"
+            phrase = rf"{leads}[\"“]?\{{{re.escape(dotted)}\}}[\"”]?{ends}"
             shorter, count = re.subn(phrase, "", template)
             if count == 1 and dotted not in {name for name, _ in slots(shorter)} and len(shorter.split()) > 2:
                 lacking.append((template, shorter, dotted))
     if not lacking:
         return []
     template, shorter, dotted = rng.choice(lacking)
+    if not required:
+        return [_call(function, wording, split, rng) for wording in (template, shorter)]
     words = re.sub(r"(?<=[a-z])([A-Z])", r" \1", dotted.rpartition(".")[2]).replace("_", " ").lower()
     question = Conversation(function.domain)
     question.user(ask(function, shorter, split.pools, rng).text, shorter)
     question.prose(rng.choice(_QUESTIONS).replace("{words}", words))
     if rng.random() < 0.4:
         return [question]
+    return [question, _call(function, template, split, rng)]
+
+
+def _call(function: Function, template: str, split: Split, rng: random.Random) -> Conversation:
     whole = ask(function, template, split.pools, rng)
     call = Conversation(function.domain)
     call.user(whole.text, template)
     call.call(whole.calls)
-    return [question, call]
+    return call
 
 
 def _vary(group: Group, rng: random.Random) -> Group:

@@ -183,9 +183,9 @@ class Trainer:
                 weight.copy_(master)
 
 
-def schedule(step: int, steps: int) -> float:
-    """Warm up over 20 steps, hold, and fall linearly over the last 40 %."""
-    return min((step + 1) / 20, 1.0, max((steps - step) / (0.4 * steps), 0.02))
+def schedule(step: int, steps: int, hold: float) -> float:
+    """Warm up over 20 steps, hold until `hold` of the steps, and fall linearly over the rest."""
+    return min((step + 1) / 20, 1.0, max((steps - step) / ((1 - hold) * steps), 0.02))
 
 
 def build_model(base: Path, seed: int, resume: Path | None) -> Any:
@@ -224,6 +224,7 @@ def main() -> None:
     parser.add_argument("--branches", type=int, default=8, help="conversations in a group")
     parser.add_argument("--mix", choices=sorted(MIXES), default="calls", help="shares of the kinds of conversations")
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--hold", type=float, default=0.6, help="share of the steps at the full learning rate")
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--most-tokens", type=int, default=900, help="tokens of a group at most")
     parser.add_argument("--fresh", action="store_true", help="renew values and enumerations: what is copied, not known")
@@ -285,7 +286,7 @@ def train(options: argparse.Namespace) -> None:
             recent.append(float(loss.detach().mean()))
             tokens += len(packed.ids)
             samples += len(group.branches)
-        trainer.step(schedule(step, options.steps))
+        trainer.step(schedule(step, options.steps, options.hold))
         if worker == 0 and (step + 1) % 5 == 0:
             seconds = time.monotonic() - began
             mean = sum(recent) / len(recent)
