@@ -48,7 +48,7 @@ class _Weighted(click.ParamType[tuple[Path, float]]):
 @click.option(
     "--dequantize-base",
     is_flag=True,
-    help="Merge into what the weights of a quantized BASE (GPTQ, bitsandbytes NF4) stand for.",
+    help="Merge into what the weights of a quantized BASE (GPTQ, AWQ, bitsandbytes NF4) stand for.",
 )
 @click.option(
     "--verify",

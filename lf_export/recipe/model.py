@@ -59,7 +59,7 @@ class MergeRecipe(_Strict):
         "one adapter of them, as PEFT's `add_weighted_adapter` does.",
     )
     dequantize_base: bool = Field(
-        False, description="Merge into what the weights of a quantized base (GPTQ, bitsandbytes NF4) stand for."
+        False, description="Merge into what the weights of a quantized base (GPTQ, AWQ, bitsandbytes NF4) stand for."
     )
 
 

@@ -1,10 +1,11 @@
 """A quantized base as the float checkpoint that it stands for, unpacked tensor by tensor while it is merged.
 
-GPTQ is unpacked by `quant.pack`. NF4 is bitsandbytes' layout as its `QuantState` writes it: two codes a byte, the
-first in the high half; a code's value in `quant_map`, times the `absmax` of its block of 64. `absmax` itself may be
-8-bit codes: their value in `nested_quant_map`, times the `nested_absmax` of their block, plus an offset. What stands
-beside the tensors is JSON in a tensor of bytes, `quant_state.bitsandbytes__nf4`
-(https://huggingface.co/docs/bitsandbytes/reference/functional).
+GPTQ is unpacked by `quant.pack`, AWQ by `quant.pack_awq`.
+
+NF4 is bitsandbytes' layout as its `QuantState` writes it: two codes a byte, the first in the high half; a code's value
+in `quant_map`, times the `absmax` of its block of 64. `absmax` itself may be 8-bit codes: their value in
+`nested_quant_map`, times the `nested_absmax` of their block, plus an offset. What stands beside the tensors is JSON in
+a tensor of bytes, `quant_state.bitsandbytes__nf4` (https://huggingface.co/docs/bitsandbytes/reference/functional).
 """
 
 import json
@@ -20,9 +21,11 @@ from lf_export.checkpoint.index import Checkpoint
 from lf_export.checkpoint.packed import PackedTensor, RowReader
 from lf_export.checkpoint.reader import DTYPE_NAMES, read
 from lf_export.errors import InputError
+from lf_export.quant import pack_awq
 from lf_export.quant.pack import STORED, dequantize_stored
 
 _GPTQ_BITS = (2, 3, 4, 8)
+_AWQ_WORD = 8  # outputs in an int32
 _STATE = ".quant_state.bitsandbytes__nf4"
 _NF4_PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
 
@@ -90,6 +93,41 @@ def _open_gptq(parts: Mapping[str, TensorInfo], bits: int) -> RowReader:
                 "g_idx": stored["g_idx"],
             },
             bits,
+        )
+
+    return rows
+
+
+def _awq(base: Checkpoint, config: Mapping[str, Any]) -> tuple[list[PackedTensor], set[str]]:
+    version = str(config.get("version", "gemm")).lower()
+    if config.get("bits") != pack_awq.BITS or version != "gemm":
+        raise InputError(
+            f"{base.root}: AWQ with {config.get('bits')!r} bits in the layout {version!r}, "
+            f"{pack_awq.BITS} bits in the layout 'gemm' were expected"
+        )
+    packed, used = [], set()
+    for name in [name for name in base.tensors if name.endswith(".qweight")]:
+        module = name.removesuffix(".qweight")
+        parts = {part: base.info(f"{module}.{part}") for part in pack_awq.STORED}
+        used |= {info.name for info in parts.values()}
+        columns, words = parts["qweight"].shape
+        shape = (words * _AWQ_WORD, columns)
+        packed.append(_packed(base, f"{module}.weight", shape, parts["qweight"], partial(_open_awq, parts)))
+    return packed, used
+
+
+def _open_awq(parts: Mapping[str, TensorInfo]) -> RowReader:
+    stored = {part: read(info) for part, info in parts.items()}
+
+    def rows(first: int, stop: int) -> torch.Tensor:
+        # outputs are the columns of what is stored, eight to a word; blocks begin at multiples of 64
+        words = slice(first // _AWQ_WORD, -(-stop // _AWQ_WORD))
+        return pack_awq.dequantize_awq(
+            {
+                "qweight": stored["qweight"][:, words],
+                "qzeros": stored["qzeros"][:, words],
+                "scales": stored["scales"][:, first:stop],
+            }
         )
 
     return rows
@@ -173,5 +211,6 @@ def _packed(
 
 _METHODS: dict[str, Callable[[Checkpoint, Mapping[str, Any]], tuple[list[PackedTensor], set[str]]]] = {
     "gptq": _gptq,
+    "awq": _awq,
     "bitsandbytes": _nf4,
 }

@@ -54,6 +54,27 @@ def gptq_base(folder: Path, bits: int, *, act_order: bool = False) -> Folder:
     return write(folder, stored, quantization_config=config), dequantize(quantized).half()
 
 
+def awq_base(folder: Path) -> Folder:
+    """A layer of 160 × 64 in groups of 32, packed value by value as the layout says."""
+    chosen = random.Random(4)  # noqa: S311 (the same codes each time are the point)
+    codes = [[chosen.randrange(16) for _ in range(160)] for _ in range(64)]
+    zeros = [[chosen.randrange(16) for _ in range(160)] for _ in range(2)]
+    scales = torch.tensor([[chosen.random() / 50 + 0.001 for _ in range(160)] for _ in range(2)]).half()
+
+    def words(rows: list[list[int]]) -> torch.Tensor:
+        order = (0, 2, 4, 6, 1, 3, 5, 7)
+        packed = [
+            [sum(row[at + output] << 4 * place for place, output in enumerate(order)) for at in range(0, len(row), 8)]
+            for row in rows
+        ]
+        return torch.tensor(packed).to(torch.int32)
+
+    stored = {f"{NAME}.qweight": words(codes), f"{NAME}.qzeros": words(zeros), f"{NAME}.scales": scales}
+    values = [[(codes[c][r] - zeros[c // 32][r]) * scales[c // 32][r].float() for c in range(64)] for r in range(160)]
+    config = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
+    return write(folder, stored, quantization_config=config), torch.tensor(values).half()
+
+
 def nf4_base(folder: Path, *, nested: bool, dtype: str = "bfloat16", columns: int = 64) -> Folder:
     """A layer of 130 rows, written and read value by value."""
     chosen = random.Random(3)  # noqa: S311 (the same codes each time are the point)
@@ -104,6 +125,7 @@ def adapter_for(folder: Path, weight: torch.Tensor) -> Path:
 MAKERS: Sequence[Any] = [
     *(pytest.param(lambda folder, bits=bits: gptq_base(folder, bits), id=f"gptq{bits}") for bits in (2, 3, 4, 8)),
     pytest.param(lambda folder: gptq_base(folder, 4, act_order=True), id="gptq4-act-order"),
+    pytest.param(awq_base, id="awq"),
     pytest.param(lambda folder: nf4_base(folder, nested=False), id="nf4"),
     pytest.param(lambda folder: nf4_base(folder, nested=True), id="nf4-nested"),
     pytest.param(lambda folder: nf4_base(folder, nested=True, dtype="float16", columns=36), id="nf4-odd-blocks"),
@@ -169,7 +191,9 @@ def test_a_quantized_base_is_refused_with_the_way_out(tmp_path: Path) -> None:
     ("config", "says"),
     [
         (None, "the base is not quantized"),
-        ({"quant_method": "awq", "bits": 4}, "a base quantized with 'awq' cannot be dequantized"),
+        ({"quant_method": "aqlm", "bits": 4}, "a base quantized with 'aqlm' cannot be dequantized"),
+        ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "AWQ with 4 bits in the layout 'gemv'"),
+        ({"quant_method": "awq", "bits": 3}, "AWQ with 3 bits in the layout 'gemm'"),
         ({"quant_method": "gptq", "bits": 5}, "GPTQ with 5 bits"),
         ({"quant_method": "gptq", "bits": 4, "checkpoint_format": "gptq_v2"}, "in the format 'gptq_v2'"),
         ({"quant_method": "gptq", "bits": 4}, "no weight of this base is packed"),
