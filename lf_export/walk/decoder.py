@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
 from lf_export.checkpoint.index import Checkpoint
-from lf_export.checkpoint.reader import check_finite
+from lf_export.checkpoint.reader import TORCH_DTYPES, check_finite
 from lf_export.errors import InputError
 from lf_export.walk.families import Family
 
@@ -31,7 +31,8 @@ class Decoder:
         skeleton = _skeleton(self._config)
         self._layer_class = type(skeleton.layers[0])
         self._rotary = type(skeleton.rotary_emb)(self._config).to(device)
-        self._positions: dict[int, tuple[torch.Tensor, Any]] = {}
+        self._embed_scale = float(getattr(skeleton.embed_tokens, "scalar_embed_scale", 1.0))  # Gemma has one
+        self._positions: dict[tuple[int, str | None], tuple[torch.Tensor, Any]] = {}
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """The embeddings of token ids [t], fp32 [t, hidden]; the table is read in blocks of rows."""
@@ -44,7 +45,8 @@ class Decoder:
                 block = self.checkpoint.read(info.name, rows=slice(start, stop))
                 hidden[wanted] = block[ids[wanted] - start].float()
         check_finite(hidden, info.name, info.file)
-        return hidden.to(self.device)
+        # the scale is rounded as the model rounds it, which multiplies in its weights' dtype
+        return hidden.mul_(torch.tensor(self._embed_scale).to(TORCH_DTYPES[info.dtype]).float()).to(self.device)
 
     def build(self, index: int, weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> torch.nn.Module:
         """Layer `index` as transformers' own module around `weights` (shared with it in fp32).
@@ -63,7 +65,7 @@ class Decoder:
 
     def run(self, module: torch.nn.Module, index: int, hidden: torch.Tensor) -> torch.Tensor:
         """Pass hidden states [samples, longest, hidden] through a layer."""
-        positions, embeddings = self._at_positions(hidden)
+        positions, embeddings = self._at_positions(index, hidden)
         output: torch.Tensor | tuple[torch.Tensor, ...] = module(
             hidden,
             attention_mask=self._mask(index, hidden, positions),
@@ -74,12 +76,15 @@ class Decoder:
         )
         return output[0] if isinstance(output, tuple) else output
 
-    def _at_positions(self, hidden: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    def _at_positions(self, index: int, hidden: torch.Tensor) -> tuple[torch.Tensor, Any]:
         length = hidden.shape[1]
-        if length not in self._positions:
+        # an embedding that holds several kinds, as Gemma's does, asks for the layer's
+        kind = self._config.layer_types[index] if hasattr(self._rotary, "layer_types") else None
+        if (length, kind) not in self._positions:
             positions = torch.arange(length, device=self.device).unsqueeze(0)
-            self._positions[length] = (positions, self._rotary(hidden, positions))
-        return self._positions[length]
+            of_kind = () if kind is None else (kind,)
+            self._positions[length, kind] = (positions, self._rotary(hidden, positions, *of_kind))
+        return self._positions[length, kind]
 
     def _mask(self, index: int, hidden: torch.Tensor, positions: torch.Tensor) -> Any:
         create = create_causal_mask if _window(self._config, index) is None else create_sliding_window_causal_mask

@@ -51,6 +51,7 @@ FAMILIES: dict[str, Family] = {
         Family("qwen2", _SEPARATE),
         Family("qwen3", _SEPARATE),
         Family("phi3", _FUSED),
+        Family("gemma3_text", _SEPARATE),
     )
 }
 

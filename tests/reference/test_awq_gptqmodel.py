@@ -17,7 +17,7 @@ from lf_export.formats.awq_plan import AwqOptions
 from lf_export.runtimes import runtime
 from lf_export.walk.stream import walk
 
-FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "phi3")
+FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "phi3", "gemma3_text")
 IDS = list(range(20, 60))
 
 # gptqmodel patches what it imports, so it gets a process of its own. Its torch kernel needs no compiler; AwqTorchLinear

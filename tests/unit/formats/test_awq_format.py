@@ -107,6 +107,7 @@ def test_the_size_is_known_before_anything_is_written(model: Path, artifact: tup
         ("qwen2", {}),
         ("qwen3", {}),
         ("phi3", {}),
+        ("gemma3_text", {}),
     ],
     ids=str,
 )

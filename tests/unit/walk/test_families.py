@@ -4,7 +4,7 @@ from lf_export.errors import InputError
 from lf_export.walk.families import FAMILIES, family_of, num_layers
 
 
-@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "qwen3", "phi3"])
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text"])
 def test_a_known_architecture_says_which_linears_share_an_input(model_type: str) -> None:
     family = family_of({"model_type": model_type})
     assert len(family.groups) == 4
@@ -16,7 +16,7 @@ def test_a_known_architecture_says_which_linears_share_an_input(model_type: str)
 def test_an_unknown_architecture_is_refused_with_the_list_of_known_ones(model_type: object) -> None:
     with pytest.raises(InputError) as caught:
         family_of({"model_type": model_type})
-    assert f"model_type is {model_type!r}, expected one of llama, mistral, qwen2, qwen3, phi3" in caught.value.message
+    assert f"model_type is {model_type!r}, expected one of llama, mistral, qwen2, qwen3, phi3, gemma3_text" in caught.value.message
 
 
 def test_a_near_miss_is_named() -> None:
