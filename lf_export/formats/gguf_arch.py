@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from lf_export.checkpoint.index import Checkpoint, TensorInfo
 from lf_export.errors import InputError, MissingError
+from lf_export.formats import gguf_gemma
 from lf_export.formats.gguf_types import ModelShape
 
 _LAYER = re.compile(r"^model\.layers\.(\d+)\.")
@@ -29,12 +30,18 @@ class Architecture:
         permuted: whether q and k rows are reordered from halves to interleaved pairs (llama.cpp rotates neighbours
             for the llama architecture, halves for the others).
         qk_norm: whether q and k have norms of their own.
+        post_norms: whether what attention and feed-forward give is normalized too.
+        norm_offset: what is added to the weights of norms.
     """
 
     name: str
     permuted: bool = False
     qk_norm: bool = False
+    post_norms: bool = False
+    norm_offset: float = 0.0
 
+
+_GEMMA = "gemma3"
 
 # Hugging Face class → architecture.
 ARCHITECTURES = {
@@ -42,6 +49,7 @@ ARCHITECTURES = {
     "MistralForCausalLM": Architecture("llama", permuted=True),
     "Qwen2ForCausalLM": Architecture("qwen2"),
     "Qwen3ForCausalLM": Architecture("qwen3", qk_norm=True),
+    "Gemma3ForCausalLM": Architecture(_GEMMA, qk_norm=True, post_norms=True, norm_offset=gguf_gemma.NORM_OFFSET),
 }
 
 
@@ -55,6 +63,7 @@ class GgufTensor:
         layer: the decoder layer, None for what belongs to none.
         source: the checkpoint's tensor, None when `values` holds it.
         unit: rows that belong together under `permuted`: a head; 0 where rows stay in place.
+        offset: what is added to each value.
         values: what is computed instead of read.
     """
 
@@ -63,6 +72,7 @@ class GgufTensor:
     layer: int | None = None
     source: TensorInfo | None = None
     unit: int = 0
+    offset: float = 0.0
     values: npt.NDArray[np.float32] | None = None
 
 
@@ -88,23 +98,24 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
     names = config.get("architectures") or []
     for name in names:
         if name in ARCHITECTURES:
-            _check_details(config)
+            found = gguf_gemma.problems if ARCHITECTURES[name].name == _GEMMA else _problems
+            if problems := found(config, head_dim(config)):
+                raise InputError.of(problems)
             return ARCHITECTURES[name]
-    found = ", ".join(names) or config.get("model_type", "none")
-    message = f"config.json: a GGUF cannot be written for the architecture {found}"
+    shown = ", ".join(names) or config.get("model_type", "none")
+    message = f"config.json: a GGUF cannot be written for the architecture {shown}"
     raise InputError(message, f"known are {', '.join(ARCHITECTURES)}")
 
 
-def _check_details(config: Mapping[str, Any]) -> None:
-    """Refuse what llama.cpp computes otherwise for these architectures."""
+def _problems(config: Mapping[str, Any], _: int) -> list[str]:
+    """What llama.cpp computes otherwise for these architectures."""
     problems = []
     if config.get("hidden_act", "silu") != "silu":
         problems.append(f"config.json: hidden_act is {config['hidden_act']!r}, llama.cpp computes silu")
     partial = config.get("partial_rotary_factor") or (config.get("rope_parameters") or {}).get("partial_rotary_factor")
     if partial not in {None, 1.0}:
         problems.append(f"config.json: partial_rotary_factor is {partial}, llama.cpp rotates whole heads")
-    if problems:
-        raise InputError.of(problems)
+    return problems
 
 
 def model_shape(checkpoint: Checkpoint) -> ModelShape:
@@ -153,6 +164,7 @@ def plan_tensors(checkpoint: Checkpoint) -> list[GgufTensor]:
                 layer=int(layer.group(1)) if layer else None,
                 source=info,
                 unit=head_dim(config) if rotated and architecture.permuted else 0,
+                offset=architecture.norm_offset if name.endswith("norm.weight") else 0.0,
             )
         )
     factors = rope_factors(config)
@@ -169,6 +181,7 @@ def plan_tensors(checkpoint: Checkpoint) -> list[GgufTensor]:
 def _missing(plan: list[GgufTensor], architecture: Architecture, shape: ModelShape) -> list[str]:
     parts = ["attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down"]
     parts += ["attn_q_norm", "attn_k_norm"] if architecture.qk_norm else []
+    parts += ["post_attention_norm", "post_ffw_norm"] if architecture.post_norms else []
     wanted = [f"blk.{layer}.{part}.weight" for layer in range(shape.layers) for part in parts]
     wanted += ["token_embd.weight", "output_norm.weight"] + ([] if shape.tied else ["output.weight"])
     return sorted(set(wanted) - {tensor.name for tensor in plan})
@@ -176,6 +189,8 @@ def _missing(plan: list[GgufTensor], architecture: Architecture, shape: ModelSha
 
 def rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     """The rotary embedding's parameters, from `rope_parameters` (Transformers 5) or `rope_theta` and `rope_scaling`."""
+    if config.get("model_type") == "gemma3_text":
+        return gguf_gemma.rope_parameters(config, sliding=False)
     found = dict(config.get("rope_parameters") or {})
     if not found:
         found = dict(config.get("rope_scaling") or {})
@@ -209,7 +224,9 @@ def rope_factors(config: Mapping[str, Any]) -> npt.NDArray[np.float32] | None:
 
 
 def window_notes(config: Mapping[str, Any]) -> list[str]:
-    """Where llama.cpp attends to more than the model does: it has no sliding window for these architectures."""
+    """Where llama.cpp attends to more than the model does: it has no sliding window for most architectures."""
+    if config.get("model_type") == "gemma3_text":
+        return []
     window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
     if window is None or window >= config["max_position_embeddings"]:
         return []
@@ -236,6 +253,8 @@ def add_metadata(writer: Any, checkpoint: Checkpoint) -> None:
     writer.add_vocab_size(int(config["vocab_size"]))
     writer.add_rope_dimension_count(width)
     _add_rope(writer, rope_parameters(config))
+    if shape.architecture == _GEMMA:
+        gguf_gemma.add_metadata(writer, config)
 
 
 def _add_rope(writer: Any, rope: Mapping[str, Any]) -> None:

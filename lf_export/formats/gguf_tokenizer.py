@@ -186,6 +186,8 @@ def _sentencepiece_prefix(path: Path, data: Mapping[str, Any]) -> str:
         else:
             raise InputError(f"{path}: the normalizer has {step}, which llama.cpp's SentencePiece does not do")
     for step in _steps(data.get("pre_tokenizer"), "pretokenizers"):
+        if replaces and step.get("type") == "Split" and step.get("pattern") == {"String": " "}:
+            continue  # Gemma's; nothing is left to split at
         if step.get("type") != "Metaspace" or step.get("split", True) or step.get("replacement", _SPACE) != _SPACE:
             raise InputError(f"{path}: the pre-tokenizer has {step}, which llama.cpp's SentencePiece does not do")
         replaces, prefix = True, step.get("prepend_scheme", "always")

@@ -212,6 +212,8 @@ def _convert(
     check_finite(W, tensor.source.name, tensor.source.file)
     if tensor.unit:
         W = interleave(W, tensor.unit)
+    if tensor.offset:
+        W = W + tensor.offset
     if kind.quantized:
         return quantize(W.numpy(), kind, importance)
     if kind.name == "F32":

@@ -37,6 +37,13 @@ LLAMA3_ROPE = {
 }
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
+GEMMA = {
+    "num_hidden_layers": 4,
+    "sliding_window": 16,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "query_pre_attn_scalar": 16,
+    "rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 500.0}, "full_attention": LINEAR},
+}
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -47,6 +54,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral": ("mistral", {"tie_word_embeddings": False}),
     "qwen2": ("qwen2", {}),
     "qwen3": ("qwen3", {"head_dim": 32}),
+    "gemma3": ("gemma3_text", GEMMA),
 }
 
 
@@ -185,6 +193,10 @@ SENTENCEPIECE_RULES: dict[str, tuple[dict[str, Any] | None, dict[str, Any] | Non
         None,
     ),
     "no prefix": ({"type": "Replace", "pattern": {"String": " "}, "content": "▁"}, None),
+    "Gemma": (
+        {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
+    ),
     "Metaspace": (None, {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": False}),
 }
 
@@ -250,9 +262,9 @@ def _sentencepiece(normalizer: dict[str, Any] | None, pre_tokenizer: dict[str, A
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
-@pytest.fixture(scope="module")
-def greedy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LlamaCppSession]:
-    folder, out = written(tmp_path_factory.mktemp("greedy"), "llama", {})
+@pytest.fixture(scope="module", params=["llama", "gemma3"])
+def greedy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LlamaCppSession]:
+    folder, out = written(tmp_path_factory.mktemp("greedy"), *CASES[request.param])
     return folder, open_session(out, threads=1)
 
 

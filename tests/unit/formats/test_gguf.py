@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.errors import InputError, MissingError, StepError
-from lf_export.formats import gguf_arch
+from lf_export.formats import gguf_arch, gguf_gemma
 from lf_export.formats.gguf import FORMAT, GgufOptions
 from lf_export.formats.gguf_writer import interleave
 
@@ -225,6 +225,39 @@ def test_what_llama_cpp_computes_otherwise_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         write(altered(model, tmp_path / "bad", config=config), tmp_path / "out", "F16")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"query_pre_attn_scalar": 32}, "query_pre_attn_scalar is 32, llama.cpp takes 16"),
+        ({"hidden_activation": "silu"}, "hidden_activation is 'silu', llama.cpp computes gelu_pytorch_tanh"),
+        ({"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0, llama.cpp has none"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types follow no period"),
+    ],
+)
+def test_what_llama_cpp_computes_otherwise_for_gemma_is_refused(
+    tmp_path: Path, config: dict[str, Any], message: str
+) -> None:
+    gemma = models.tiny_model(tmp_path / "gemma", "gemma3_text", query_pre_attn_scalar=16)
+    write(gemma, tmp_path / "right", "F16")
+    with pytest.raises(InputError, match=message):
+        write(altered(gemma, tmp_path / "bad", config=config), tmp_path / "out", "F16")
+
+
+def test_a_config_of_gemma_in_the_older_form_says_the_same() -> None:
+    older = {"rope_theta": 1e6, "rope_local_base_freq": 1e4, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
+    newer = {
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+        },
+        "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 2,
+    }
+    for sliding in (True, False):
+        found = [gguf_gemma.rope_parameters(config, sliding=sliding) for config in (older, newer)]
+        assert found[0] == found[1]
+    assert gguf_gemma.period(older) == gguf_gemma.period(newer) == 6
 
 
 def test_a_type_that_needs_an_importance_matrix_is_refused_without_calibration() -> None:

@@ -16,7 +16,10 @@ def test_a_known_architecture_says_which_linears_share_an_input(model_type: str)
 def test_an_unknown_architecture_is_refused_with_the_list_of_known_ones(model_type: object) -> None:
     with pytest.raises(InputError) as caught:
         family_of({"model_type": model_type})
-    assert f"model_type is {model_type!r}, expected one of llama, mistral, qwen2, qwen3, phi3, gemma3_text" in caught.value.message
+    assert (
+        f"model_type is {model_type!r}, expected one of llama, mistral, qwen2, qwen3, phi3, gemma3_text"
+        in caught.value.message
+    )
 
 
 def test_a_near_miss_is_named() -> None:
