@@ -51,9 +51,14 @@ class _Weighted(click.ParamType[tuple[Path, float]]):
     help="Merge into what the weights of a quantized BASE (GPTQ, AWQ, bitsandbytes NF4) stand for.",
 )
 @click.option(
+    "--check-logits",
+    is_flag=True,
+    help="Compare the merged model's logits with those of BASE and ADAPTERS unmerged; two forward passes.",
+)
+@click.option(
     "--verify",
     is_flag=True,
-    help="Write nothing: check that OUT is BASE with ADAPTERS, on sampled rows of every tensor.",
+    help="Write nothing: check that OUT is BASE with ADAPTERS, on sampled rows of every tensor and by its logits.",
 )
 @overwrite_option
 @threads_option
@@ -65,6 +70,7 @@ def merge(
     dtype: str | None,
     combine: Any,
     dequantize_base: bool,
+    check_logits: bool,
     verify: bool,
     overwrite: bool,
     threads: int,
@@ -80,7 +86,7 @@ def merge(
     from lf_export.steps.merge import MergeOptions, merge_model, verify_model
 
     paths, weights = zip(*adapters, strict=True)
-    options = MergeOptions(base, paths, out, dtype, overwrite, threads, weights, combine, dequantize_base)
+    options = MergeOptions(base, paths, out, dtype, overwrite, threads, weights, combine, dequantize_base, check_logits)
     if verify:
         with shown():
             checked = verify_model(options)

@@ -18,8 +18,8 @@ from lf_export.checkpoint.index import Checkpoint
 from lf_export.errors import StepError
 from lf_export.formats.linears import linear_names
 from lf_export.formats.onnx_graph import Greedy, check_imported, lm_head, quantized_nodes, with_accuracy
-from lf_export.formats.onnx_reference import head_name, reference_logits
 from lf_export.quant.gptq import Quantized, dequantize
+from lf_export.walk.logits import head_name, logits_of
 
 GREEDY_TOKENS = 48
 
@@ -76,7 +76,7 @@ def verify(graph: Path, expected: Expected, threads: int) -> dict[str, Any]:
         _check_head(expected.checkpoint, head)
     prompt = _check_tokens(graph.parent, expected.checkpoint)
     ours = _answered(graph, expected, prompt, threads)
-    reference = reference_logits(expected.checkpoint, expected.layer, head, [*prompt, *ours.tokens][:-1])
+    reference = logits_of(expected.checkpoint, [*prompt, *ours.tokens][:-1], layer=expected.layer, head=head)
     facts |= ours.compared(reference, _TIGHT[expected.arithmetic])
     if expected.accuracy_level not in {None, _EXACT_LEVEL}:
         facts["int8_activations"] = _check_rounded(graph, expected, prompt, threads)
@@ -132,7 +132,7 @@ def _check_rounded(graph: Path, expected: Expected, prompt: Sequence[int], threa
     """What rounding activations to int8 changes, on the graph's own answer."""
     rounded = _greedy(graph, expected.checkpoint, prompt, threads)
     ids = [*prompt, *rounded.tokens][:-1]
-    exact = reference_logits(expected.checkpoint, expected.layer, lm_head(graph), ids)
+    exact = logits_of(expected.checkpoint, ids, layer=expected.layer, head=lm_head(graph))
     kl = float(_kl(exact, rounded.logits).mean())
     if not kl <= _LOOSE_KL:
         raise StepError(

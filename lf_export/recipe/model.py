@@ -61,6 +61,10 @@ class MergeRecipe(_Strict):
     dequantize_base: bool = Field(
         False, description="Merge into what the weights of a quantized base (GPTQ, AWQ, bitsandbytes NF4) stand for."
     )
+    check_logits: bool = Field(
+        False,
+        description="Compare the merged model's logits with those of base and adapters unmerged; two forward passes.",
+    )
 
 
 class CalibrationRecipe(_Strict):

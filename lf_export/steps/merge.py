@@ -1,10 +1,11 @@
 """The merge step: base and adapters in, a complete Hugging Face folder out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lf_export.checkpoint.adapter import open_adapter
+from lf_export.checkpoint.adapter import Adapter, open_adapter
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.checkpoint.lora_config import Combine
 from lf_export.checkpoint.merge import merge_checkpoint
@@ -25,6 +26,7 @@ class MergeOptions:
     weights: tuple[float, ...] | None = None
     combine: Combine = "in-order"
     dequantize_base: bool = False
+    check_logits: bool = False
 
 
 def merge_model(options: MergeOptions) -> dict[str, Any]:
@@ -37,11 +39,14 @@ def merge_model(options: MergeOptions) -> dict[str, Any]:
     import torch  # noqa: PLC0415 - heavy, and its threads are set here
 
     torch.set_num_threads(options.threads)
-    base = _base(options)
+    stored = open_checkpoint(options.base)
+    base = _float_base(stored, options)
     adapters = [open_adapter(path) for path in options.adapters]
     with staging(options.out, overwrite=options.overwrite) as folder:
-        facts = merge_checkpoint(base, adapters, folder, options.dtype, options.weights, options.combine)
-        made = manifest("merged", base=_base_facts(open_checkpoint(options.base)), merge=facts.as_dict())
+        facts = merge_checkpoint(base, adapters, folder, options.dtype, options.weights, options.combine).as_dict()
+        if options.check_logits:
+            facts["logits"] = _logits(options, base, adapters, folder)
+        made = manifest("merged", base=_base_facts(stored), merge=facts)
         write_manifest(folder, made)
     return made
 
@@ -59,21 +64,30 @@ def verify_model(options: MergeOptions) -> dict[str, Any]:
 
     torch.set_num_threads(options.threads)
     adapters = [open_adapter(path) for path in options.adapters]
-    checked = check_merged(_base(options), adapters, open_checkpoint(options.out), options.weights, options.combine)
+    base = _float_base(open_checkpoint(options.base), options)
+    checked = check_merged(base, adapters, open_checkpoint(options.out), options.weights, options.combine)
     return {
         "tensors": checked.tensors,
         "rows": checked.rows,
         "max_deviation": checked.proof.deviation,
         "bound": checked.proof.bound,
         "tensor": checked.proof.tensor,
+        "logits": _logits(options, base, adapters, options.out),
     }
 
 
-def _base(options: MergeOptions) -> Checkpoint:
+def _float_base(stored: Checkpoint, options: MergeOptions) -> Checkpoint:
     from lf_export.steps.dequantize import dequantized  # noqa: PLC0415 - heavy
 
-    base = open_checkpoint(options.base)
-    return dequantized(base) if options.dequantize_base else base
+    return dequantized(stored) if options.dequantize_base else stored
+
+
+def _logits(options: MergeOptions, base: Checkpoint, adapters: Sequence[Adapter], merged: Path) -> dict[str, Any]:
+    from lf_export.steps.merge_logits import compare_logits  # noqa: PLC0415 - heavy
+
+    if options.combine != "in-order":
+        return {"not_compared": f"adapters were combined by {options.combine!r} first"}
+    return compare_logits(base, adapters, options.weights or [1.0] * len(adapters), open_checkpoint(merged))
 
 
 def _base_facts(base: Checkpoint) -> dict[str, Any]:

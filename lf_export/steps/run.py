@@ -106,6 +106,7 @@ def _merge(inputs: _Inputs, step: Step) -> None:
             weights=_weights(inputs.recipe),
             combine=wanted.combine,
             dequantize_base=wanted.dequantize_base,
+            check_logits=wanted.check_logits,
         )
     )
     record(step.output, step.digest)

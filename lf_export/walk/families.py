@@ -18,12 +18,14 @@ class Family:
             which the layer runs them.
         layers: what precedes a layer's index in tensor names.
         embedding: the tensor of the token embedding.
+        norm_offset: what norms add to their weights before they multiply.
     """
 
     model_type: str
     groups: tuple[tuple[str, ...], ...]
     layers: str = "model.layers"
     embedding: str = "model.embed_tokens.weight"
+    norm_offset: float = 0.0
 
     @property
     def linears(self) -> tuple[str, ...]:
@@ -51,7 +53,7 @@ FAMILIES: dict[str, Family] = {
         Family("qwen2", _SEPARATE),
         Family("qwen3", _SEPARATE),
         Family("phi3", _FUSED),
-        Family("gemma3_text", _SEPARATE),
+        Family("gemma3_text", _SEPARATE, norm_offset=1.0),
     )
 }
 

@@ -1,4 +1,4 @@
-"""What a graph has to answer: the model's own logits, by Transformers' layers, with one layer in memory."""
+"""A model's logits by Transformers' layers, with one layer in memory."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,6 +10,7 @@ from lf_export.checkpoint.index import Checkpoint
 from lf_export.quant.gptq import Quantized, dequantize
 from lf_export.walk.decoder import Decoder
 from lf_export.walk.families import family_of, num_layers
+from lf_export.walk.weights import LayerWeights
 
 _NORM = "model.norm.weight"
 _LM_HEAD = "lm_head.weight"
@@ -18,25 +19,36 @@ _LM_HEAD = "lm_head.weight"
 _ROWS = 16384
 
 
-def reference_logits(
+def logits_of(
     checkpoint: Checkpoint,
-    layer: Callable[[str], Mapping[str, torch.Tensor]],
-    head: Quantized | None,
     ids: Sequence[int],
+    *,
+    layer: Callable[[str], Mapping[str, torch.Tensor]] | None = None,
+    head: Quantized | None = None,
+    prepare: Callable[[str, torch.nn.Module], None] | None = None,
 ) -> npt.NDArray[np.float32]:
     """The logits after each of `ids`, in fp32, without a cache: [len(ids), vocabulary].
 
     Args:
         checkpoint: the model: embedding, final norm, output layer, config.
-        layer: a layer's prefix → its tensors in fp32, by relative name.
-        head: the output layer's integers, where it is quantized.
         ids: token ids.
+        layer: a layer's prefix → its tensors in fp32, by relative name; None: the checkpoint's own.
+        head: the output layer's integers, where it is quantized.
+        prepare: called with each layer's prefix and module before it runs.
+
+    Raises:
+        InputError: an architecture that the walk does not know, or weights that are not finite.
     """
-    decoder = Decoder(checkpoint, family_of(checkpoint.config), torch.device("cpu"))
+    device = torch.device("cpu")
+    decoder = Decoder(checkpoint, family_of(checkpoint.config), device)
     with torch.no_grad():
         hidden = decoder.embed(torch.tensor(list(ids))).unsqueeze(0)
         for index in range(num_layers(checkpoint.config)):
-            module = decoder.build(index, layer(decoder.family.prefix(index)), torch.float32)
+            prefix = decoder.family.prefix(index)
+            weights = LayerWeights(checkpoint, prefix, device) if layer is None else layer(prefix)
+            module = decoder.build(index, weights, torch.float32)
+            if prepare is not None:
+                prepare(prefix, module)
             hidden = decoder.run(module, index, hidden)
         return _head(checkpoint, _normed(checkpoint, hidden[0]), head).numpy()
 
@@ -47,8 +59,8 @@ def head_name(checkpoint: Checkpoint) -> str:
 
 
 def _normed(checkpoint: Checkpoint, hidden: torch.Tensor) -> torch.Tensor:
-    """The final norm, RMSNorm in every family that the builder is asked for."""
-    weight = checkpoint.read(_NORM, dtype=torch.float32)
+    """The final norm, RMSNorm in every family; Gemma's multiplies by 1 + weight."""
+    weight = checkpoint.read(_NORM, dtype=torch.float32) + family_of(checkpoint.config).norm_offset
     scale = torch.rsqrt(hidden.square().mean(-1, keepdim=True) + float(checkpoint.config["rms_norm_eps"]))
     return weight * (hidden * scale)
 
