@@ -19,13 +19,15 @@ from lf_export.runtimes.rows import Rows
 # More rows cost little while reading the weights is what takes time; their keys and values must find room.
 _MOST_ROWS = 48
 _CACHE_BYTES = 2 << 30
+# What a call of the model costs beside its tokens, in tokens: layers that are small wait for memory.
+_CALL_TOKENS = 16
 
 
 class CausalSession:
     """Scores and answers with a Transformers model that is in memory.
 
-    Branches of one prefix are prefilled together, padded on the right, where no token sees the padding. Nothing ever
-    stands between two tokens of a sequence, so that a sliding window counts right.
+    Branches of one prefix and of like length are prefilled together, padded on the right, where no token sees the
+    padding. Nothing ever stands between two tokens of a sequence, so that a sliding window counts right.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, representative: bool, load_seconds: float) -> None:
@@ -89,7 +91,10 @@ class CausalSession:
                 answers[number] = [Answer(time.perf_counter()) for _ in branches]
                 busy += len(branches)
                 if branches:
-                    joining.append((self._start(prefix, branches), answers[number]))
+                    joining += [
+                        (rows_of_like_length, [answers[number][place] for place in places])
+                        for rows_of_like_length, places in self._start(prefix, branches)
+                    ]
             rows, running = _regrouped(rows, running, joining)
             if rows is not None:
                 self._take(rows, running, max_new_tokens)
@@ -123,19 +128,23 @@ class CausalSession:
         return cache
 
     @torch.inference_mode()
-    def _start(self, prefix: Sequence[int], branches: Sequence[Sequence[int]]) -> Rows:
-        """Prefill one group, and find the first token of each answer."""
+    def _start(self, prefix: Sequence[int], branches: Sequence[Sequence[int]]) -> list[tuple[Rows, Sequence[int]]]:
+        """Prefill one group, and find the first token of each answer; branches of like length run together."""
         prefix, heads = _split(prefix, branches)
         rows = [[*head, *branch] for head, branch in zip(heads, branches, strict=True)]
-        width = max(map(len, rows))
-        cache = self._prefill(prefix)
-        cache.batch_repeat_interleave(len(rows))
-        last = torch.tensor([len(row) - 1 for row in rows])
-        kept, place = torch.unique(last, return_inverse=True)
-        ids = torch.tensor([row + [self._pad] * (width - len(row)) for row in rows])
-        output = self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=kept)
-        tokens = output.logits[torch.arange(len(rows)), place].argmax(dim=-1)
-        return Rows(tokens, torch.zeros_like(last), last + 1 + len(prefix), cache)
+        shared = self._prefill(prefix)
+        started: list[tuple[Rows, Sequence[int]]] = []
+        for places in _of_like_length(list(map(len, rows))):
+            cache = copy.deepcopy(shared)
+            cache.batch_repeat_interleave(len(places))
+            last = torch.tensor([len(rows[place]) - 1 for place in places])
+            kept, where = torch.unique(last, return_inverse=True)
+            width = int(last.max()) + 1
+            ids = torch.tensor([rows[place] + [self._pad] * (width - len(rows[place])) for place in places])
+            output = self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=kept)
+            tokens = output.logits[torch.arange(len(places)), where].argmax(dim=-1)
+            started.append((Rows(tokens, torch.zeros_like(last), last + 1 + len(prefix), cache), places))
+        return started
 
     def _take(self, rows: Rows, running: Sequence[Answer], most: int) -> None:
         """Write the last token of each row to its answer."""
@@ -161,6 +170,18 @@ class CausalSession:
         ids = answer.ids
         kept = ids[:-1] if ids and ids[-1] in self.eos_ids else ids
         return Generation(tuple(ids), self.decode(kept), tuple(answer.times))
+
+
+def _of_like_length(lengths: Sequence[int]) -> list[list[int]]:
+    """The places of `lengths` in batches, so that padding to the longest of each costs less than running it alone."""
+    batches: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        shortest = lengths[batches[-1][0]] if batches else 0
+        if batches and (lengths[place] - shortest) * len(batches[-1]) < _CALL_TOKENS + lengths[place] // 4:
+            batches[-1].append(place)
+        else:
+            batches.append([place])
+    return batches
 
 
 def _regrouped(

@@ -141,3 +141,12 @@ def test_prompts_longer_than_a_sliding_window_answer_as_if_alone(
     with torch.inference_mode():
         whole = model(input_ids=torch.tensor([PREFIX * 4 + list(range(20, 40))])).logits[0].numpy()
     np.testing.assert_allclose(rows, whole[len(PREFIX) * 4 + 2 : -1], atol=2e-5)
+
+
+@pytest.mark.parametrize("lengths", [[5], [9, 9, 9], [200, 3, 190, 4, 90], [1, 400], list(range(1, 60))])
+def test_batches_of_like_length_hold_every_row_once_and_little_padding(lengths: list[int]) -> None:
+    batches = causal._of_like_length(lengths)
+    assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
+    cost = sum(len(batch) * max(lengths[place] for place in batch) + causal._CALL_TOKENS for batch in batches)
+    assert cost <= len(lengths) * max(lengths) + causal._CALL_TOKENS
+    assert cost <= 1.5 * sum(lengths) + causal._CALL_TOKENS * len(lengths)

@@ -14,7 +14,7 @@ from lf_export.steps.quantize import TargetPlan, format_options, targets_from_na
 from lf_export.walk.stream import walk
 
 
-def test_gptq_awq_and_gguf_share_one_run_of_each_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_formats_share_one_run_of_each_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lf_export.walk.decoder import Decoder
 
     checkpoint = open_checkpoint(tiny_model(tmp_path / "model"))
@@ -31,17 +31,19 @@ def test_gptq_awq_and_gguf_share_one_run_of_each_layer(tmp_path: Path, monkeypat
         TargetPlan("a", "gptq", tmp_path / "a", {"group_size": 32}),
         TargetPlan("b", "awq", tmp_path / "b", {"group_size": 32}),
         TargetPlan("c", "gguf", tmp_path / "c", {"type": "Q4_K_M"}),
+        TargetPlan("d", "onnx", tmp_path / "d", {"precision": "int4", "group_size": 32}),
     ]
     targets = []
     for plan in plans:
         plan.out.mkdir()
         targets.append(FORMATS[plan.format].open(checkpoint, plan.out, format_options(plan, 1), data.digest))
     facts = walk(checkpoint, data, targets, batch_tokens=128)
-    for target in targets:
-        target.finish()
     batches = facts.executions // 2
     assert batches > 1
     assert runs == [0] * batches + [1] * batches
+    assert {plan.format for plan in plans} == set(FORMATS)
+    for target in targets:
+        target.finish()
     assert all(list(plan.out.iterdir()) for plan in plans)
 
 
