@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from lf_export.quant.moments import Moments
 from lf_export.walk.view import LayerView
 
 
@@ -37,6 +38,13 @@ def random_data(lengths: Sequence[int], *, seed: int = 0, vocab: int = 320, weig
         classes[length // 2 :] = 3
         samples.append(RandomSample(rng.integers(0, vocab, size=length).astype(np.int32), classes))
     return RandomData(samples, weights or {})
+
+
+def moments_of(X: torch.Tensor) -> Moments:
+    """The moments of rows [tokens, width]."""
+    moments = Moments.zeros(X.shape[1])
+    moments.add(X)
+    return moments
 
 
 @dataclass

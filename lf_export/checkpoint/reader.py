@@ -4,6 +4,8 @@ Nothing is mapped: a mapped file counts as the process's memory as soon as it is
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -52,14 +54,8 @@ def read(info: TensorInfo, dtype: torch.dtype | None = None, rows: slice | None 
         row_bytes = nbytes // shape[0] if shape[0] else 0
         shape, start, nbytes = (count, *shape[1:]), start + first * row_bytes, count * row_bytes
     raw = torch.empty(nbytes, dtype=torch.uint8)
-    try:
-        handle = os.open(info.file, os.O_RDONLY)
-        try:
-            read_into(handle, start, bytes_of(raw), info)
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise InputError(f"{info.file}: {info.name}: cannot be read: {error.strerror}") from error
+    with opened(info.file, info.name) as handle, read_errors(info.file, info.name):
+        read_into(handle, start, bytes_of(raw), info)
     tensor = raw.view(TORCH_DTYPES[info.dtype]).view(shape)
     return tensor if dtype is None else tensor.to(dtype)
 
@@ -96,6 +92,30 @@ def same_values(one: TensorInfo, other: TensorInfo) -> bool:
 def bytes_of(tensor: torch.Tensor) -> memoryview:
     """The memory of a contiguous tensor as bytes, without a copy."""
     return tensor.detach().view(-1).view(torch.uint8).numpy().data
+
+
+@contextmanager
+def opened(file: Path, *tensor: str) -> Iterator[int]:
+    """A file that is open for reading; errors name the tensor too if there is one.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    with read_errors(file, *tensor):
+        handle = os.open(file, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def read_errors(file: Path, *tensor: str) -> Iterator[None]:
+    """Turn the system's refusal to read a file, or a tensor of it, into an InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(": ".join([str(file), *tensor, f"cannot be read: {error.strerror}"])) from error
 
 
 def read_into(handle: int, start: int, target: memoryview, info: TensorInfo) -> None:

@@ -1,6 +1,5 @@
 """One tensor of a merge, block of rows by block of rows, in buffers that stay in the processor's cache."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -12,7 +11,7 @@ from lf_export.checkpoint.edits import Edit
 from lf_export.checkpoint.header import TensorInfo
 from lf_export.checkpoint.packed import PackedTensor
 from lf_export.checkpoint.proof import Claim, Proof
-from lf_export.checkpoint.reader import TORCH_DTYPES, bytes_of, check_finite, read_into
+from lf_export.checkpoint.reader import TORCH_DTYPES, bytes_of, check_finite, opened, read_errors, read_into
 from lf_export.errors import InputError, StepError
 
 _BLOCK_ELEMENTS = 1 << 20
@@ -176,18 +175,11 @@ def _opened(info: TensorInfo) -> Iterator[Callable[[int, int, torch.Tensor], tor
         yield lambda first, stop, buffer: buffer.copy_(unpacked(first, stop).view(buffer.shape))
         return
 
-    def read(first: int, _stop: int, buffer: torch.Tensor) -> torch.Tensor:
-        try:
-            read_into(handle, info.start + first * buffer.shape[1] * buffer.itemsize, bytes_of(buffer), info)
-        except OSError as error:
-            raise InputError(f"{info.file}: {info.name}: cannot be read: {error.strerror}") from error
-        return buffer
+    with opened(info.file, info.name) as handle:
 
-    try:
-        handle = os.open(info.file, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"{info.file}: {info.name}: cannot be read: {error.strerror}") from error
-    try:
+        def read(first: int, _stop: int, buffer: torch.Tensor) -> torch.Tensor:
+            with read_errors(info.file, info.name):
+                read_into(handle, info.start + first * buffer.shape[1] * buffer.itemsize, bytes_of(buffer), info)
+            return buffer
+
         yield read
-    finally:
-        os.close(handle)

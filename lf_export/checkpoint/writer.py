@@ -5,15 +5,15 @@ import errno
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from lf_export.checkpoint.header import DTYPE_BYTES
-from lf_export.checkpoint.reader import DTYPE_NAMES, bytes_of
+from lf_export.checkpoint.reader import DTYPE_NAMES, bytes_of, opened
 from lf_export.checkpoint.staging import disk_errors, staging
 from lf_export.errors import InputError
 
@@ -81,7 +81,7 @@ class SafetensorsFile:
         if at + nbytes > self.nbytes:
             raise ValueError(f"more data than the layout's {self.nbytes:,} bytes")
         if isinstance(part, CopyRange):
-            with _source(part.file) as source:
+            with opened(part.file) as source:
                 copy_range(source, part.start, self._out, self._start + at, nbytes)
         elif isinstance(part, torch.Tensor):
             _write(self._out, self._start + at, bytes_of(part.contiguous()))
@@ -150,18 +150,6 @@ def _header(layout: Sequence[Entry], metadata: Mapping[str, str] | None) -> tupl
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)  # so that the data begins at a multiple of 8
     return len(text).to_bytes(8, "little") + text, ends
-
-
-@contextmanager
-def _source(file: Path) -> Iterator[int]:
-    try:
-        handle = os.open(file, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
-    try:
-        yield handle
-    finally:
-        os.close(handle)
 
 
 def _write(out: int, at: int, data: memoryview) -> None:

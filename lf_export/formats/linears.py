@@ -1,6 +1,6 @@
 """What formats that quantize the decoder's linears share: which these are, their group size, what is said of them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
@@ -80,20 +80,33 @@ def group_size_for(
     return size
 
 
-def gptq_entries(checkpoint: Checkpoint, scheme: Scheme) -> Iterator[Entry]:
-    """Everything that the shards of a GPTQ folder hold, in the checkpoint's own order."""
+def packed_entries(checkpoint: Checkpoint, parts: Callable[[str, int, int], Iterable[Entry]]) -> Iterator[Entry]:
+    """Everything that a folder's shards hold, in the checkpoint's own order.
+
+    Args:
+        checkpoint: the model.
+        parts: (module, out_width, in_width) → what is stored of a quantized linear; the rest is stored as it is.
+    """
     linears = set(linear_names(checkpoint))
     for name, info in checkpoint.tensors.items():
         module = name.removesuffix(".weight")
-        if module not in linears:
+        if module in linears:
+            yield from parts(module, *info.shape)
+        else:
             yield Entry(name, info.dtype, tuple(info.shape))
-            continue
-        out_width, in_width = info.shape
+
+
+def gptq_entries(checkpoint: Checkpoint, scheme: Scheme) -> Iterator[Entry]:
+    """Everything that the shards of a GPTQ folder hold."""
+
+    def parts(module: str, out_width: int, in_width: int) -> Iterator[Entry]:
         groups = in_width // scheme.columns(in_width)
         yield Entry(f"{module}.qweight", "I32", (in_width * scheme.bits // 32, out_width))
         yield Entry(f"{module}.qzeros", "I32", (groups, out_width * scheme.bits // 32))
         yield Entry(f"{module}.scales", "F16", (groups, out_width))
         yield Entry(f"{module}.g_idx", "I32", (in_width,))
+
+    return packed_entries(checkpoint, parts)
 
 
 def solution_facts(solution: Solution) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -11,10 +11,9 @@ from pathlib import Path
 import torch
 
 from lf_export.checkpoint.header import DTYPE_BYTES, TensorInfo
-from lf_export.checkpoint.reader import DTYPE_NAMES, bytes_of
+from lf_export.checkpoint.reader import DTYPE_NAMES, bytes_of, opened
 from lf_export.checkpoint.staging import disk_errors
 from lf_export.checkpoint.writer import copy_range
-from lf_export.errors import InputError
 
 SHARD_BYTES = 4 << 30
 
@@ -63,7 +62,7 @@ class Shards:
         if DTYPE_NAMES[tensor.dtype] != place.entry.dtype or tuple(tensor.shape) != place.entry.shape:
             raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, announced as {place.entry}")
         data = bytes_of(tensor.contiguous().cpu())
-        with disk_errors(self._folder), _opened(place.file, os.O_WRONLY) as file:
+        with disk_errors(self._folder), _writing(place.file) as file:
             done = 0
             while done < len(data):  # the kernel writes at most 2 GB at once
                 done += os.pwrite(file, data[done:], place.start + done)
@@ -71,14 +70,8 @@ class Shards:
     def copy(self, name: str, source: TensorInfo) -> None:
         """Copy a tensor from another file as it is, inside the kernel."""
         place = self._take(name)
-        with ExitStack() as stack:
-            try:
-                origin = stack.enter_context(_opened(source.file, os.O_RDONLY))
-            except OSError as error:
-                raise InputError(f"{source.file}: cannot be read: {error.strerror}") from error
-            with disk_errors(self._folder):
-                file = stack.enter_context(_opened(place.file, os.O_WRONLY))
-                copy_range(origin, source.start, file, place.start, source.nbytes)
+        with opened(source.file) as origin, disk_errors(self._folder), _writing(place.file) as file:
+            copy_range(origin, source.start, file, place.start, source.nbytes)
 
     def finish(self) -> None:
         """Check that every tensor came, and write the index where there are several shards."""
@@ -111,9 +104,9 @@ class Shards:
 
 
 @contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
+def _writing(path: Path) -> Iterator[int]:
     """An open file, only as long as it is written: a walk that fails leaves none open."""
-    handle = os.open(path, flags)
+    handle = os.open(path, os.O_WRONLY)
     try:
         yield handle
     finally:

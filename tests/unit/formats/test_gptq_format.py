@@ -136,40 +136,10 @@ def test_every_way_to_quantize_beats_rounding(model: Path, tmp_path: Path, optio
     assert (stored == sorted(stored)) is not options.get("desc_act", False)
 
 
-@pytest.mark.parametrize(
-    ("intermediate", "size"), [(128, 64), (96, 32), (48, 16), (40, -1)], ids=["64", "32", "16", "none"]
-)
-def test_auto_takes_the_largest_group_size_that_divides_every_width(
-    tmp_path: Path, intermediate: int, size: int
-) -> None:
-    folder = tiny_model(tmp_path / "model", tokenizer=False, intermediate_size=intermediate)
-    facts = write(open_checkpoint(folder), tmp_path / "out")
-    assert facts["options"]["group_size"] == size
-
-
-def test_a_group_size_that_does_not_divide_names_the_widths_and_what_would_do(tmp_path: Path) -> None:
-    folder = tiny_model(tmp_path / "model", tokenizer=False, intermediate_size=96)
-    with pytest.raises(InputError) as caught:
-        FORMAT.open(open_checkpoint(folder), tmp_path, GptqOptions(group_size=128), "")
-    first, second = caught.value.message.splitlines()
-    for line, width, linear in ((first, 64, "self_attn.q_proj"), (second, 96, "mlp.down_proj")):
-        where = f"the input width {width} (model.layers.0.{linear}.weight)"
-        assert line == f"group_size 128 does not divide {where}, expected one of 32, 16, -1"
-    assert not list(tmp_path.glob("*.safetensors"))
-
-
 def test_widths_that_cannot_be_packed_are_named(tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "model", tokenizer=False, intermediate_size=100)
     with pytest.raises(InputError, match=r"down_proj.weight: \[64, 100\] cannot be packed at 4 bits.*multiples of 8"):
         FORMAT.open(open_checkpoint(folder), tmp_path, GptqOptions(group_size=-1), "")
-
-
-def test_an_unknown_architecture_is_refused_before_anything_is_written(model: Path, tmp_path: Path) -> None:
-    checkpoint = open_checkpoint(model)
-    checkpoint.config["model_type"] = "gpt2"
-    with pytest.raises(InputError, match="model_type is 'gpt2'"):
-        FORMAT.open(checkpoint, tmp_path, GptqOptions(), "")
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_that_lacks_a_linear_is_refused(model: Path, tmp_path: Path) -> None:

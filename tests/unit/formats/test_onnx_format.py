@@ -255,15 +255,6 @@ def test_fp32_for_cuda_is_refused_with_what_would_do(tiny: Path, tmp_path: Path)
     assert "fp16-cuda" in caught.value.hint
 
 
-def test_a_group_size_that_does_not_divide_names_the_widths_and_what_would_do(tiny: Path) -> None:
-    with pytest.raises(InputError) as caught:
-        FORMAT.size(open_checkpoint(tiny), OnnxOptions(group_size=128))
-    assert caught.value.message == (
-        "group_size 128 does not divide the input width 64 (model.layers.0.self_attn.q_proj.weight), "
-        "expected one of 64, 32, 16"
-    )
-
-
 @pytest.mark.parametrize(
     "options",
     [{"precision": "bf16"}, {"group_size": 48}, {"precision": "fp32", "lm_head": "int8"}, {"accuracy_level": 2}],

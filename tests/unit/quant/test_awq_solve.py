@@ -1,7 +1,8 @@
 import pytest
 import torch
+from walk_data import moments_of
 
-from lf_export.quant import HeldOut, Moments, Scheme
+from lf_export.quant import HeldOut, Scheme
 from lf_export.quant import awq_solve as module
 from lf_export.quant.awq import Scales, restored
 from lf_export.quant.awq_solve import quantize_awq
@@ -15,18 +16,6 @@ def inputs(tokens: int, seed: int = 5) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     spread = torch.exp(torch.randn(64, generator=torch.Generator().manual_seed(6)))
     return torch.randn(tokens, 64, generator=generator) * spread
-
-
-def moments_of(X: torch.Tensor) -> Moments:
-    moments = Moments.zeros(X.shape[1])
-    moments.add(X)
-    return moments
-
-
-@pytest.fixture
-def weights() -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(7)
-    return {"q": torch.randn(64, 64, generator=generator), "k": torch.randn(32, 64, generator=generator)}
 
 
 def test_each_linear_is_judged_on_held_out_rows_with_its_scales_undone(weights: dict[str, torch.Tensor]) -> None:

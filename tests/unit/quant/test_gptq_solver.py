@@ -1,7 +1,8 @@
 import pytest
 import torch
+from walk_data import moments_of
 
-from lf_export.quant import Moments, Scheme
+from lf_export.quant import Scheme
 from lf_export.quant.gptq import NotPositiveError, dequantize, factorize, gptq, rtn
 
 
@@ -9,12 +10,6 @@ def correlated(n: int, tokens: int = 400, seed: int = 3) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     mix = torch.randn(n, n, generator=generator) * torch.rand(n, generator=generator) ** 2
     return torch.randn(tokens, n, generator=generator) @ mix
-
-
-def moments_of(X: torch.Tensor) -> Moments:
-    moments = Moments.zeros(X.shape[1])
-    moments.add(X)
-    return moments
 
 
 @pytest.fixture(scope="module", name="W")

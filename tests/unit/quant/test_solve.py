@@ -1,7 +1,8 @@
 import pytest
 import torch
+from walk_data import moments_of
 
-from lf_export.quant import HeldOut, Moments, Scheme
+from lf_export.quant import HeldOut, Scheme
 from lf_export.quant import solve as module
 from lf_export.quant.gptq import dequantize
 from lf_export.quant.solve import quantize_group
@@ -13,18 +14,6 @@ def inputs(tokens: int, seed: int = 5) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     mix = torch.randn(64, 64, generator=torch.Generator().manual_seed(6)) * torch.linspace(0.1, 2, 64)
     return torch.randn(tokens, 64, generator=generator) @ mix
-
-
-def moments_of(X: torch.Tensor) -> Moments:
-    moments = Moments.zeros(X.shape[1])
-    moments.add(X)
-    return moments
-
-
-@pytest.fixture
-def weights() -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(7)
-    return {"q": torch.randn(64, 64, generator=generator), "k": torch.randn(32, 64, generator=generator)}
 
 
 def test_each_linear_of_a_group_is_judged_on_held_out_rows(weights: dict[str, torch.Tensor]) -> None:
