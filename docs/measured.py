@@ -87,11 +87,12 @@ def _gguf(result: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _gptq(result: Mapping[str, Any]) -> list[list[str]]:
-    what = f"GPTQ 4-bit g64 sym, {result['data']['tokens']:,} tokens"
+    kind = {"gptq": "GPTQ 4-bit g64 sym", "awq": "AWQ 4-bit g64, off the 4-bit grid"}[result["method"]]
+    what = f"{kind}, {result['data']['tokens']:,} tokens"
     return [_row(f"{what}: {side}", values, "gptq.py") for side, values in result["medians"].items()]
 
 
-_READERS = {"merge": _merge, "gptq": _gptq, "gguf_write": _gguf}
+_READERS = {"merge": _merge, "gptq": _gptq, "awq": _gptq, "gguf_write": _gguf}
 
 
 def _row(what: str, values: Mapping[str, float], script: str) -> list[str]:
