@@ -12,6 +12,7 @@ import click
 from lf_export import __version__
 from lf_export.cli.bench import bench
 from lf_export.cli.calibrate import calibrate
+from lf_export.cli.compare import compare
 from lf_export.cli.inspect import inspect
 from lf_export.cli.merge import merge
 from lf_export.cli.quantize import quantize
@@ -34,6 +35,7 @@ app.add_command(merge)
 app.add_command(calibrate)
 app.add_command(quantize)
 app.add_command(bench)
+app.add_command(compare)
 app.add_command(run)
 app.add_command(inspect)
 

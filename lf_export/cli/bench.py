@@ -10,14 +10,14 @@ from lf_export.cli.options import FOLDER, json_option, threads_option
 @click.command(short_help="Artifacts against the merged model: the verdict.")
 @click.argument("artifacts", type=FOLDER, nargs=-1, required=True)
 @click.option("--baseline", type=FOLDER, required=True, help="The merged model that the artifacts are made of.")
-@click.option("-o", "--out", type=FOLDER, required=True, help="The folder for report.json and report.md.")
+@click.option("-o", "--out", type=FOLDER, required=True, help="The folder for report.json, report.md, junit.xml.")
 @click.option("--dialect", default="chat-template", show_default=True, help="As the model was trained.")
 @click.option(
     "--runtime",
     "runtimes",
     multiple=True,
     metavar="[ARTIFACT=]NAME",
-    help="torch, transformers or llamacpp, for all or for one artifact [default: the format's own].",
+    help="torch, transformers, llamacpp or onnx, for all or for one artifact [default: the format's own].",
 )
 @click.option("--calls", default="shipped:suites/calls.jsonl", show_default=True, help="The suite of calls.")
 @click.option("--no-call", default="shipped:suites/no-call.jsonl", show_default=True, help="The suite without calls.")

@@ -1,4 +1,4 @@
-"""The report on disk: `report.json`, which is the report, and `report.md`, which is a view of it."""
+"""The report on disk: `report.json`, which is the report, and `report.md` and `junit.xml`, which are views of it."""
 
 import json
 from pathlib import Path
@@ -6,31 +6,33 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lf_export.errors import InputError, StepError
+from lf_export.report.junit import to_junit
 from lf_export.report.markdown import to_markdown
 from lf_export.report.model import Report
 
 JSON_NAME = "report.json"
 MARKDOWN_NAME = "report.md"
+JUNIT_NAME = "junit.xml"
 
 
-def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
-    """Write `report.json` and `report.md` into `folder`, which is made where it is not there.
+def write_report(report: Report, folder: Path) -> tuple[Path, ...]:
+    """Write `report.json`, `report.md` and `junit.xml` into `folder`, which is made where it is not there.
 
     Law: `read_report(write_report(report, folder)[0]) == report`. A file is replaced as a whole or not at all.
 
     Raises:
         StepError: the folder cannot be written.
     """
-    paths = (folder / JSON_NAME, folder / MARKDOWN_NAME)
+    views = {JSON_NAME: to_json, MARKDOWN_NAME: to_markdown, JUNIT_NAME: to_junit}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path, text in zip(paths, (to_json(report), to_markdown(report)), strict=True):
-            staged = path.with_name(f".{path.name}.staging")
-            staged.write_text(text, encoding="utf-8")
-            staged.replace(path)
+        for name, view in views.items():
+            staged = folder / f".{name}.staging"
+            staged.write_text(view(report), encoding="utf-8")
+            staged.replace(folder / name)
     except OSError as error:
         raise StepError(f"{folder}: the report cannot be written: {error.strerror or error}") from error
-    return paths
+    return tuple(folder / name for name in views)
 
 
 def read_report(path: Path) -> Report:

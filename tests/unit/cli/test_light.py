@@ -9,7 +9,7 @@ import pytest
 from lf_export import cli
 from lf_export.errors import ExportError, InputError, MissingError, StepError
 
-COMMANDS = ["", "merge", "calibrate", "quantize", "bench", "run", "inspect"]
+COMMANDS = ["", "merge", "calibrate", "quantize", "bench", "compare", "run", "inspect"]
 HEAVY = {"torch", "transformers", "numpy", "pydantic", "yaml", "rich", "gguf", "xllamacpp", "peft", "safetensors"}
 
 _PROBE = """

@@ -26,10 +26,10 @@ SCHEMA = Path(__file__).parents[3] / "docs" / "reference" / "report.schema.json"
 
 
 def test_a_report_read_back_is_the_report_that_was_written(report: Report, tmp_path: Path) -> None:
-    json_path, markdown_path = write_report(report, tmp_path / "bench")
+    json_path, markdown_path, _ = write_report(report, tmp_path / "bench")
     assert read_report(json_path) == report
     assert markdown_path.read_text(encoding="utf-8").startswith("# quickstart: PASS\n")
-    assert sorted(path.name for path in json_path.parent.iterdir()) == ["report.json", "report.md"]
+    assert sorted(path.name for path in json_path.parent.iterdir()) == ["junit.xml", "report.json", "report.md"]
 
 
 def test_the_committed_schema_is_the_models_own() -> None:
