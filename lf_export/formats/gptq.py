@@ -2,47 +2,24 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field
-
-from lf_export import __version__
 from lf_export.checkpoint.carry import copy_companions
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.checkpoint.staging import disk_errors
 from lf_export.errors import StepError
-from lf_export.formats.base import ArtifactFacts, Format, FormatOptions
-from lf_export.formats.linears import GroupSize, gptq_entries, group_size_for, linear_names, mean_of, solution_facts
+from lf_export.formats.base import ArtifactFacts, Format
+from lf_export.formats.gptq_config import loads_in, quantization_config
+from lf_export.formats.gptq_options import GptqOptions, schemes_of
+from lf_export.formats.linears import gptq_entries, linear_names, mean_of, solution_facts
 from lf_export.formats.shards import Shards
 from lf_export.progress import say
 from lf_export.quant.grid import Scheme
-from lf_export.quant.pack import alignment, pack
-from lf_export.quant.solve import Solution, quantize_group
-from lf_export.walk.families import family_of
+from lf_export.quant.pack import pack
+from lf_export.quant.solve import GroupSolver, Solution
 from lf_export.walk.view import LayerView
 
-
-class GptqOptions(FormatOptions):
-    """The options of a GPTQ target, in the words of the checkpoints' own config keys.
-
-    Attributes:
-        bits: of each weight.
-        group_size: input columns that share a scale; -1: one scale a row; auto: the largest of 128, 64, 32 and 16
-            that divides every width.
-        sym: the zero is the middle of the grid; more kernels serve it.
-        desc_act: store groups in the order of activation (slower at run time).
-        act_order: quantize columns in the order of activation, groups in place (costs nothing at run time).
-        clip_search: choose each group's range by its weighted error.
-        damp_percent: damping, as a share of the mean of diag(H); multiplied by ten when it does not suffice.
-    """
-
-    bits: Literal[2, 3, 4, 8] = 4
-    group_size: GroupSize = "auto"
-    sym: bool = True
-    desc_act: bool = False
-    act_order: bool = True
-    clip_search: bool = True
-    damp_percent: Annotated[float, Field(gt=0, lt=1)] = 0.01
+__all__ = ["FORMAT", "GptqOptions", "GptqTarget"]
 
 
 class GptqTarget:
@@ -55,7 +32,8 @@ class GptqTarget:
         audit_digest: of the calibration data, for the config's `meta`.
 
     Raises:
-        InputError: the group size or the bits do not fit a width; the architecture is not known.
+        InputError: the group size or the bits do not fit a width, a pattern matches no linear; the architecture is not
+            known.
     """
 
     needs_moments = True
@@ -64,19 +42,23 @@ class GptqTarget:
         self._checkpoint = checkpoint
         self._out = out
         self._audit_digest = audit_digest
-        self._scheme = _scheme_of(checkpoint, options)
-        self._family = family_of(checkpoint.config)
-        self._linears = {f"{name}.weight" for name in linear_names(checkpoint)}
+        self._scheme, self._schemes = schemes_of(checkpoint, options)
         self._linear_facts: dict[str, dict[str, Any]] = {}
-        self._shards = Shards(out, list(gptq_entries(checkpoint, self._scheme)))
+        self._shards = Shards(out, list(gptq_entries(checkpoint, self._schemes)))
 
     def layer(self, view: LayerView) -> None:
-        """Quantize the linears of a layer, those that share an input together, and write them."""
+        """Quantize the linears of a layer, those that share an input and a scheme together, and write them."""
         for group in view.groups:
-            weights = {name: view.weights[f"{name}.weight"] for name in group}
-            solutions = quantize_group(weights, view.moments[group[0]], view.heldout.get(group[0]), self._scheme)
-            for name, solution in solutions.items():
-                self._write(f"{view.prefix}.{name}", solution)
+            by_scheme: dict[Scheme, list[str]] = {}
+            for name in group:
+                scheme = self._schemes.get(f"{view.prefix}.{name}")
+                if scheme is not None:
+                    by_scheme.setdefault(scheme, []).append(name)
+            solver = GroupSolver(view.moments[group[0]], view.heldout.get(group[0]))
+            for scheme, names in by_scheme.items():
+                solutions = solver.solve({name: view.weights[f"{name}.weight"] for name in names}, scheme)
+                for name, solution in solutions.items():
+                    self._write(f"{view.prefix}.{name}", solution)
 
     def finish(self) -> ArtifactFacts:
         """Copy what is not quantized, write config and companions, and prove that calibration beat rounding.
@@ -91,10 +73,10 @@ class GptqTarget:
                 "give more calibration conversations, of the kind that the model will see",
             )
         for name, info in self._checkpoint.tensors.items():
-            if name not in self._linears:
+            if name.removesuffix(".weight") not in self._schemes:
                 self._shards.copy(name, info)
         self._shards.finish()
-        config = self._quantization_config()
+        config = quantization_config(self._checkpoint, self._scheme, self._schemes, self._audit_digest)
         with disk_errors(self._out):
             copy_companions(self._checkpoint.root, self._out, lambda base: {**base, "quantization_config": config})
             path = self._out / "quantize_config.json"
@@ -104,31 +86,14 @@ class GptqTarget:
     def _write(self, module: str, solution: Solution) -> None:
         if solution.reason:
             say(f"{module}: rounded to nearest: {solution.reason}")
-        self._linear_facts[module] = solution_facts(solution)
+        self._linear_facts[module] = solution_facts(solution) | _deviation(self._scheme, self._schemes[module])
         for part, tensor in pack(solution.quantized).items():
             self._shards.put(f"{module}.{part}", tensor)
-
-    def _quantization_config(self) -> dict[str, Any]:
-        scheme = self._scheme
-        return {
-            "quant_method": "gptq",
-            "checkpoint_format": "gptq",
-            "bits": scheme.bits,
-            "group_size": scheme.group_size,
-            "sym": scheme.sym,
-            "desc_act": scheme.desc_act,
-            "static_groups": True,
-            "true_sequential": False,
-            "damp_percent": scheme.damp_percent,
-            "lm_head": False,
-            "pack_dtype": "int32",
-            "meta": {"quantizer": [f"lf-export:{__version__}"], "calibration": self._audit_digest},
-        }
 
     def _facts(self) -> ArtifactFacts:
         scheme = self._scheme
         linears = self._linear_facts
-        return {
+        facts: dict[str, Any] = {
             "format": "gptq",
             "scheme": f"W{scheme.bits}A16",
             "options": {
@@ -145,26 +110,26 @@ class GptqTarget:
             "fallbacks": {name: facts["reason"] for name, facts in linears.items() if facts["method"] == "rtn"},
             "linears": linears,
         }
+        skipped = [name for name in linear_names(self._checkpoint) if name not in self._schemes]
+        if skipped:
+            facts["skipped"] = skipped
+        if loads := loads_in(self._checkpoint, scheme, self._schemes):
+            facts["loads_in"] = loads
+        return facts
 
 
-def _scheme_of(checkpoint: Checkpoint, options: GptqOptions) -> Scheme:
-    """The scheme, with the group size that `auto` stands for; every width is checked against it."""
-    aligned = alignment(options.bits)
-
-    def unpackable(out_width: int, in_width: int) -> str | None:
-        if in_width % aligned == 0 and out_width % aligned == 0:
-            return None
-        return (
-            f"[{out_width}, {in_width}] cannot be packed at {options.bits} bits, "
-            f"expected widths that are multiples of {aligned}"
-        )
-
-    size = group_size_for(checkpoint, options.group_size, unpackable)
-    return Scheme(**{**options.model_dump(), "group_size": size})
+def _deviation(usual: Scheme, scheme: Scheme) -> dict[str, int]:
+    """What a linear has other than most, for its entry in the manifest."""
+    found = {}
+    if scheme.bits != usual.bits:
+        found["bits"] = scheme.bits
+    if scheme.group_size != usual.group_size:
+        found["group_size"] = scheme.group_size
+    return found
 
 
 def _size(checkpoint: Checkpoint, options: GptqOptions) -> int:
-    return sum(entry.nbytes for entry in gptq_entries(checkpoint, _scheme_of(checkpoint, options)))
+    return sum(entry.nbytes for entry in gptq_entries(checkpoint, schemes_of(checkpoint, options)[1]))
 
 
 FORMAT = Format(

@@ -1,6 +1,6 @@
 """What formats that quantize the decoder's linears share: which these are, their group size, what is said of them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
@@ -41,6 +41,7 @@ def group_size_for(
     unpackable: Callable[[int, int], str | None],
     *,
     whole_rows: bool = True,
+    modules: Collection[str] | None = None,
 ) -> int:
     """The group size that `wanted` stands for, every width checked against it.
 
@@ -49,13 +50,14 @@ def group_size_for(
         wanted: an option of type `GroupSize`.
         unpackable: (out_width, in_width) → why the layout cannot hold such a matrix, or None.
         whole_rows: whether the layout has one scale a row (-1).
+        modules: the linears that it is for, None for all.
 
     Raises:
         InputError: a weight that is no matrix, that the layout cannot hold or that the group size does not divide.
     """
     inputs: dict[int, str] = {}
     problems = []
-    for module in linear_names(checkpoint):
+    for module in linear_names(checkpoint) if modules is None else modules:
         name = f"{module}.weight"
         shape = checkpoint.info(name).shape
         if len(shape) != 2:
@@ -80,20 +82,29 @@ def group_size_for(
     return size
 
 
-def gptq_entries(checkpoint: Checkpoint, scheme: Scheme) -> Iterator[Entry]:
-    """Everything that the shards of a GPTQ folder hold, in the checkpoint's own order."""
-    linears = set(linear_names(checkpoint))
+def gptq_entries(checkpoint: Checkpoint, schemes: Mapping[str, Scheme]) -> Iterator[Entry]:
+    """Everything that the shards of a GPTQ folder hold, in the checkpoint's own order.
+
+    Args:
+        checkpoint: the model.
+        schemes: of each module that is quantized; what is not named is held as it is.
+    """
     for name, info in checkpoint.tensors.items():
         module = name.removesuffix(".weight")
-        if module not in linears:
+        if name == module or module not in schemes:
             yield Entry(name, info.dtype, tuple(info.shape))
-            continue
-        out_width, in_width = info.shape
-        groups = in_width // scheme.columns(in_width)
-        yield Entry(f"{module}.qweight", "I32", (in_width * scheme.bits // 32, out_width))
-        yield Entry(f"{module}.qzeros", "I32", (groups, out_width * scheme.bits // 32))
-        yield Entry(f"{module}.scales", "F16", (groups, out_width))
-        yield Entry(f"{module}.g_idx", "I32", (in_width,))
+        else:
+            yield from packed_entries(module, info.shape, schemes[module])
+
+
+def packed_entries(module: str, shape: Sequence[int], scheme: Scheme) -> Iterator[Entry]:
+    """The four tensors of one quantized linear [out, in]."""
+    out_width, in_width = shape
+    groups = in_width // scheme.columns(in_width)
+    yield Entry(f"{module}.qweight", "I32", (in_width * scheme.bits // 32, out_width))
+    yield Entry(f"{module}.qzeros", "I32", (groups, out_width * scheme.bits // 32))
+    yield Entry(f"{module}.scales", "F16", (groups, out_width))
+    yield Entry(f"{module}.g_idx", "I32", (in_width,))
 
 
 def solution_facts(solution: Solution) -> dict[str, Any]:
