@@ -1,6 +1,7 @@
 """The GPTQ format: a Hugging Face folder that Transformers, vLLM and SGLang load as it is."""
 
 import json
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from lf_export.checkpoint.staging import disk_errors
 from lf_export.errors import StepError
 from lf_export.formats.base import ArtifactFacts, Format
 from lf_export.formats.gptq_config import loads_in, quantization_config
-from lf_export.formats.gptq_options import GptqOptions, schemes_of
+from lf_export.formats.gptq_mixed import Candidates, candidate_entries
+from lf_export.formats.gptq_options import GptqOptions, average_bits, choices_of, extra_bits
 from lf_export.formats.linears import gptq_entries, linear_names, mean_of, solution_facts
 from lf_export.formats.shards import Shards
 from lf_export.progress import say
 from lf_export.quant.grid import Scheme
-from lf_export.quant.pack import pack
+from lf_export.quant.pack import STORED, pack
 from lf_export.quant.solve import GroupSolver, Solution
 from lf_export.walk.view import LayerView
 
@@ -42,23 +44,32 @@ class GptqTarget:
         self._checkpoint = checkpoint
         self._out = out
         self._audit_digest = audit_digest
-        self._scheme, self._schemes = schemes_of(checkpoint, options)
+        self._options = options
+        self._scheme, self._choices = choices_of(checkpoint, options)
+        self._schemes = {name: schemes[0] for name, schemes in self._choices.items()}
         self._linear_facts: dict[str, dict[str, Any]] = {}
-        self._shards = Shards(out, list(gptq_entries(checkpoint, self._schemes)))
+        self._candidates: Candidates | None = None
+        if len(options.widths) > 1:  # which shapes the shards hold is known at the end
+            self._candidates = Candidates(checkpoint, out, self._choices)
+        else:
+            self._shards = Shards(out, list(gptq_entries(checkpoint, self._schemes)))
 
     def layer(self, view: LayerView) -> None:
         """Quantize the linears of a layer, those that share an input and a scheme together, and write them."""
         for group in view.groups:
             by_scheme: dict[Scheme, list[str]] = {}
             for name in group:
-                scheme = self._schemes.get(f"{view.prefix}.{name}")
-                if scheme is not None:
+                for scheme in self._choices.get(f"{view.prefix}.{name}", ()):
                     by_scheme.setdefault(scheme, []).append(name)
             solver = GroupSolver(view.moments[group[0]], view.heldout.get(group[0]))
+            solved: dict[str, dict[Scheme, Solution]] = {name: {} for name in group}
             for scheme, names in by_scheme.items():
                 solutions = solver.solve({name: view.weights[f"{name}.weight"] for name in names}, scheme)
                 for name, solution in solutions.items():
                     self._write(f"{view.prefix}.{name}", solution)
+                    solved[name][scheme] = solution
+            if self._candidates is not None:
+                self._candidates.measure(view, solved)
 
     def finish(self) -> ArtifactFacts:
         """Copy what is not quantized, write config and companions, and prove that calibration beat rounding.
@@ -66,6 +77,8 @@ class GptqTarget:
         Raises:
             StepError: the layers' error is not below that of rounding to nearest, or the disk is full.
         """
+        if self._candidates is not None:
+            self._choose(self._candidates)
         if not any(facts["method"] == "gptq" for facts in self._linear_facts.values()):
             reasons = [f"{name}: {facts['reason']}" for name, facts in self._linear_facts.items()]
             raise StepError(
@@ -84,20 +97,38 @@ class GptqTarget:
         return self._facts()
 
     def _write(self, module: str, solution: Solution) -> None:
-        if solution.reason:
-            say(f"{module}: rounded to nearest: {solution.reason}")
-        self._linear_facts[module] = solution_facts(solution) | _deviation(self._scheme, self._schemes[module])
+        if self._candidates is not None:
+            self._candidates.put(module, solution)
+            return
+        self._note(module, solution_facts(solution) | _deviation(self._scheme, self._schemes[module]))
         for part, tensor in pack(solution.quantized).items():
             self._shards.put(f"{module}.{part}", tensor)
+
+    def _note(self, module: str, facts: dict[str, Any]) -> None:
+        if "reason" in facts:
+            say(f"{module}: rounded to nearest: {facts['reason']}")
+        self._linear_facts[module] = facts
+
+    def _choose(self, candidates: Candidates) -> None:
+        """Lay the shards out as the measured damage says, and fill them with what was kept."""
+        bits = candidates.choose(extra_bits(self._checkpoint, self._options, self._choices))
+        for name, schemes in self._choices.items():
+            self._schemes[name] = next(each for each in schemes if each.bits == bits[name])
+        self._shards = Shards(self._out, list(gptq_entries(self._checkpoint, self._schemes)))
+        for name in self._choices:
+            self._note(name, candidates.facts(name, bits[name]) | _deviation(self._scheme, self._schemes[name]))
+            for part in STORED:
+                self._shards.copy(f"{name}.{part}", candidates.info(name, part, bits[name]))
+        candidates.remove()
 
     def _facts(self) -> ArtifactFacts:
         scheme = self._scheme
         linears = self._linear_facts
         facts: dict[str, Any] = {
             "format": "gptq",
-            "scheme": f"W{scheme.bits}A16",
+            "scheme": f"W{self._options.bits:g}A16",
             "options": {
-                "bits": scheme.bits,
+                "bits": self._options.bits,
                 "group_size": scheme.group_size,
                 "sym": scheme.sym,
                 "desc_act": scheme.desc_act,
@@ -110,6 +141,8 @@ class GptqTarget:
             "fallbacks": {name: facts["reason"] for name, facts in linears.items() if facts["method"] == "rtn"},
             "linears": linears,
         }
+        if self._candidates is not None:
+            facts["average_bits"] = round(average_bits(self._checkpoint, self._schemes), 6)
         skipped = [name for name in linear_names(self._checkpoint) if name not in self._schemes]
         if skipped:
             facts["skipped"] = skipped
@@ -129,7 +162,21 @@ def _deviation(usual: Scheme, scheme: Scheme) -> dict[str, int]:
 
 
 def _size(checkpoint: Checkpoint, options: GptqOptions) -> int:
-    return sum(entry.nbytes for entry in gptq_entries(checkpoint, schemes_of(checkpoint, options)[1]))
+    """Exact where every linear's bits are known; an average is counted as if all of it were spent."""
+    _, choices = choices_of(checkpoint, options)
+    schemes = {name: each[0] for name, each in choices.items()}
+    size = sum(entry.nbytes for entry in gptq_entries(checkpoint, schemes))
+    if len(options.widths) == 1:
+        return size
+    # a group stores a zero as wide as its weights
+    columns = min(schemes[name].columns(checkpoint.info(f"{name}.weight").shape[1]) for name in schemes)
+    return size + ceil(extra_bits(checkpoint, options, choices) / 8 * (1 + 1 / columns))
+
+
+def _scratch(checkpoint: Checkpoint, options: GptqOptions) -> int:
+    if len(options.widths) == 1:
+        return 0
+    return sum(entry.nbytes for entry in candidate_entries(checkpoint, choices_of(checkpoint, options)[1]))
 
 
 FORMAT = Format(
@@ -138,5 +185,6 @@ FORMAT = Format(
     options=GptqOptions,
     open=GptqTarget,
     size=_size,
+    scratch=_scratch,
     schemes={f"W{bits}A16": {"bits": bits} for bits in (2, 3, 4, 8)},
 )

@@ -80,6 +80,13 @@ class Shards:
                 file = stack.enter_context(_opened(place.file, os.O_WRONLY))
                 copy_range(origin, source.start, file, place.start, source.nbytes)
 
+    def info(self, name: str) -> TensorInfo:
+        """Where a tensor that was written lies."""
+        if name in self._missing:
+            raise ValueError(f"{name} was not written yet")
+        place = self._places[name]
+        return TensorInfo(name, place.entry.dtype, place.entry.shape, place.file, place.start, place.entry.nbytes)
+
     def finish(self) -> None:
         """Check that every tensor came, and write the index where there are several shards."""
         if self._missing:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_serializer, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_serializer, model_validator
 
 ArtifactName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Names of artifacts are names of folders: letters, digits, dot, dash, underscore."""
@@ -92,11 +92,21 @@ class LinearOverride(_Strict):
     skip: bool | None = Field(None, description="Leave the linears as they are.")
 
 
+def _width(bits: float) -> int | float:
+    whole = float(bits).is_integer()
+    if bits not in {2, 3, 4, 8} and (whole or not 2 < bits < 8):
+        raise ValueError(f"expected 2, 3, 4, 8, or an average between 2 and 8 that is not an integer, found {bits:g}")
+    return int(bits) if whole else bits
+
+
 class GptqTarget(_Strict):
     """A GPTQ folder: loads in Transformers, vLLM and SGLang."""
 
     format: Literal["gptq"]
-    bits: Literal[2, 3, 4, 8] = 4
+    bits: Annotated[float, AfterValidator(_width)] = Field(
+        4,
+        description="Bits of each weight; an average such as 4.25 gives the linears that matter most more than others.",
+    )
     group_size: int | Literal["auto"] = Field(
         "auto",
         description="Columns that share a scale; -1: one scale a row; auto: the largest of 128, 64, 32, 16 that fits.",

@@ -16,7 +16,7 @@ from walk_data import random_data
 
 from lf_export.checkpoint.index import open_checkpoint
 from lf_export.formats.gptq import FORMAT, GptqOptions
-from lf_export.formats.gptq_options import schemes_of
+from lf_export.formats.gptq_options import choices_of
 from lf_export.quant import dequantize_stored
 from lf_export.quant.pack import STORED
 from lf_export.runtimes import runtime
@@ -147,8 +147,8 @@ def test_gptqmodels_loader_gives_each_linear_its_own_scheme_and_the_logits_of_ou
     folder = _written(base, tmp_path / "mixed", overrides=OVERRIDES)
     _child(_THEIR_LOADER, folder)
     theirs = torch.load(folder / "logits.pt")
-    schemes = schemes_of(open_checkpoint(base), GptqOptions(group_size=64, overrides=OVERRIDES))[1]
-    assert theirs["kernels"] == {name: [each.bits, each.group_size] for name, each in schemes.items()}
+    choices = choices_of(open_checkpoint(base), GptqOptions(group_size=64, overrides=OVERRIDES))[1]
+    assert theirs["kernels"] == {name: [each.bits, each.group_size] for name, (each,) in choices.items()}
     assert len(theirs["kernels"]) == 13
     _same_logits(folder, theirs["logits"], 5e-3)  # all of their model is in fp16, ours in fp32
 

@@ -14,7 +14,7 @@ from lf_export.checkpoint.index import open_checkpoint
 from lf_export.checkpoint.packed import PackedTensor
 from lf_export.errors import InputError
 from lf_export.formats.gptq import FORMAT, GptqOptions
-from lf_export.formats.gptq_options import schemes_of
+from lf_export.formats.gptq_options import choices_of
 from lf_export.quant import solve
 from lf_export.quant.pack import STORED, dequantize_stored
 from lf_export.runtimes import runtime
@@ -47,8 +47,8 @@ def artifact(model: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _found(model: Path, overrides: Any, **options: Any) -> dict[str, tuple[int, int]]:
-    _, schemes = schemes_of(open_checkpoint(model), GptqOptions(overrides=overrides, **options))
-    return {name.removeprefix("model.layers."): (each.bits, each.group_size) for name, each in schemes.items()}
+    _, choices = choices_of(open_checkpoint(model), GptqOptions(overrides=overrides, **options))
+    return {name.removeprefix("model.layers."): (each.bits, each.group_size) for name, (each,) in choices.items()}
 
 
 def test_the_last_pattern_that_matches_wins_key_by_key(model: Path) -> None:
@@ -156,11 +156,11 @@ def test_parts_of_a_fused_linear_that_differ_are_said_not_to_load_in_vllm(model:
 def test_every_reader_of_ours_takes_the_bits_from_the_shapes(model: Path, artifact: tuple[Path, Any]) -> None:
     folder = artifact[0]
     stored = load_file(folder / "model.safetensors")
-    schemes = schemes_of(open_checkpoint(model), GptqOptions(group_size=32, overrides=OVERRIDES))[1]
+    choices = choices_of(open_checkpoint(model), GptqOptions(group_size=32, overrides=OVERRIDES))[1]
     session = runtime("torch").open_session(folder, 1)
     state = session._model.state_dict()
     base = dequantized(open_checkpoint(folder))
-    for name, scheme in schemes.items():
+    for name, (scheme,) in choices.items():
         W = dequantize_stored({part: stored[f"{name}.{part}"] for part in STORED}, scheme.bits)
         assert torch.equal(state[f"{name}.weight"], W)
         info = base.info(f"{name}.weight")

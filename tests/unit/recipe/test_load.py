@@ -65,7 +65,7 @@ def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:
     text = "\n".join(found)
     assert "base.pat: unknown key; did you mean 'path'?" in text
     assert "threds: unknown key; did you mean 'threads'?" in text
-    assert "quantize.a.bits: input should be 2, 3, 4 or 8, found 5" in text
+    assert "quantize.a.bits: expected 2, 3, 4, 8, or an average between 2 and 8 that is not an integer" in text
     assert "quantize.merged: the name is reserved" in text
     assert "gate.enforce[0]: no artifact is named 'zz', expected one of: a, merged" in text
 
