@@ -86,7 +86,7 @@ def logits(model: Path, folder: Path, out: Path) -> None:
 
     from lf_export.checkpoint.index import open_checkpoint
     from lf_export.quant import dequantize_stored
-    from lf_export.quant.pack import STORED
+    from lf_export.quant.pack import STORED, stored_bits
 
     checkpoint = open_checkpoint(model)
     config = AutoConfig.from_pretrained(model, local_files_only=True)
@@ -99,7 +99,8 @@ def logits(model: Path, folder: Path, out: Path) -> None:
         stem, _, part = name.rpartition(".")
         if part == "qweight":
             stored = {kind: checkpoint.read(f"{stem}.{kind}") for kind in STORED}
-            state[f"{stem}.weight"] = dequantize_stored(stored, quantization["bits"])
+            bits = stored_bits(len(stored["qweight"]), len(stored["g_idx"]))
+            state[f"{stem}.weight"] = dequantize_stored(stored, bits)
         elif part not in STORED:
             state[name] = checkpoint.read(name, dtype=torch.float32)
     problems = loaded.load_state_dict(state, strict=False)
