@@ -91,7 +91,7 @@ def logits(model: Path, folder: Path, out: Path) -> None:
 
     from lf_export.checkpoint.index import open_checkpoint
     from lf_export.quant import dequantize_awq, dequantize_stored
-    from lf_export.quant.pack import STORED
+    from lf_export.quant.pack import STORED, stored_bits
 
     checkpoint = open_checkpoint(model)
     config = AutoConfig.from_pretrained(model, local_files_only=True)
@@ -105,9 +105,11 @@ def logits(model: Path, folder: Path, out: Path) -> None:
         if part == "qweight":
             parts = {kind: f"{stem}.{kind}" for kind in STORED}
             stored = {kind: checkpoint.read(part) for kind, part in parts.items() if part in checkpoint.tensors}
-            with_index = quantization["quant_method"] == "gptq"
-            weight = dequantize_stored(stored, quantization["bits"]) if with_index else dequantize_awq(stored)
-            state[f"{stem}.weight"] = weight
+            if quantization["quant_method"] == "awq":
+                state[f"{stem}.weight"] = dequantize_awq(stored)
+            else:
+                bits = stored_bits(len(stored["qweight"]), len(stored["g_idx"]))
+                state[f"{stem}.weight"] = dequantize_stored(stored, bits)
         elif part not in STORED:
             state[name] = checkpoint.read(name, dtype=torch.float32)
     problems = loaded.load_state_dict(state, strict=False)

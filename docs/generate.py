@@ -63,6 +63,7 @@ def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
     yield "merge", recipe.MergeRecipe
     yield "calibration", recipe.CalibrationRecipe
     yield "quantize.NAME, format: gptq", recipe.GptqTarget
+    yield "quantize.NAME.overrides.PATTERN, format: gptq", recipe.LinearOverride
     yield "quantize.NAME, format: awq", recipe.AwqTarget
     yield "quantize.NAME, format: gguf", recipe.GgufTarget
     yield "quantize.NAME, format: onnx", recipe.OnnxTarget

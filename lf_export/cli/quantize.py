@@ -15,7 +15,7 @@ from lf_export.cli.options import FOLDER, json_option, out_option, overwrite_opt
     multiple=True,
     required=True,
     metavar="FORMAT[:SCHEME]",
-    help="gptq, gptq:8, awq, gguf:Q4_K_M, gguf:Q8_0, onnx:int4, onnx:fp32, …; several share one pass over the data.",
+    help="gptq, gptq:8, gptq:4.25 (an average), awq, gguf:Q4_K_M, onnx:int4, …; several share one pass over the data.",
 )
 @out_option
 @click.option(

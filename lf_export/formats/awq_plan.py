@@ -1,11 +1,11 @@
 """What an AWQ folder will hold, from options and shapes alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.formats.base import FormatOptions
-from lf_export.formats.linears import GroupSize, group_size_for, packed_entries
+from lf_export.formats.linears import GroupSize, entries_with, group_size_for, linear_names
 from lf_export.formats.shards import Entry
 from lf_export.quant.grid import Scheme
 
@@ -49,13 +49,14 @@ def _unpackable(out_width: int, _: int) -> str | None:
 def entries_of(checkpoint: Checkpoint, scheme: Scheme) -> Iterator[Entry]:
     """Everything that the folder's shards will hold, in the checkpoint's own order."""
 
-    def parts(module: str, out_width: int, in_width: int) -> Iterator[Entry]:
+    def parts(module: str, shape: Sequence[int]) -> Iterator[Entry]:
+        out_width, in_width = shape
         groups = in_width // scheme.columns(in_width)
         yield Entry(f"{module}.qweight", "I32", (in_width, out_width // _ALIGNED))
         yield Entry(f"{module}.qzeros", "I32", (groups, out_width // _ALIGNED))
         yield Entry(f"{module}.scales", "F16", (groups, out_width))
 
-    return packed_entries(checkpoint, parts)
+    return entries_with(checkpoint, set(linear_names(checkpoint)), parts)
 
 
 def quantization_config(scheme: Scheme, meta: dict[str, Any]) -> dict[str, Any]:

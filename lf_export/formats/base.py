@@ -54,6 +54,7 @@ class Format:
             staging folder. Raises InputError for what the options and the checkpoint do not admit together, before
             anything is computed.
         size: (checkpoint, options) → bytes on disk, from shapes alone; raises InputError likewise.
+        scratch: (checkpoint, options) → bytes on disk beside them while it is made.
     """
 
     name: str
@@ -62,3 +63,4 @@ class Format:
     open: Callable[[Checkpoint, Path, Any, str], Target]
     size: Callable[[Checkpoint, Any], int]
     schemes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    scratch: Callable[[Checkpoint, Any], int] = lambda _, __: 0

@@ -1,48 +1,27 @@
 """The GPTQ format: a Hugging Face folder that Transformers, vLLM and SGLang load as it is."""
 
 import json
+from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field
-
-from lf_export import __version__
 from lf_export.checkpoint.carry import copy_companions
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.checkpoint.staging import disk_errors
 from lf_export.errors import StepError
-from lf_export.formats.base import ArtifactFacts, Format, FormatOptions
-from lf_export.formats.linears import GroupSize, gptq_entries, group_size_for, linear_names, mean_of, solution_facts
+from lf_export.formats.base import ArtifactFacts, Format
+from lf_export.formats.gptq_config import loads_in, quantization_config
+from lf_export.formats.gptq_mixed import Candidates, candidate_entries
+from lf_export.formats.gptq_options import GptqOptions, average_bits, choices_of, extra_bits
+from lf_export.formats.linears import gptq_entries, linear_names, mean_of, solution_facts
 from lf_export.formats.shards import Shards
 from lf_export.progress import say
 from lf_export.quant.grid import Scheme
-from lf_export.quant.pack import alignment, pack
-from lf_export.quant.solve import Solution, quantize_group
-from lf_export.walk.families import family_of
+from lf_export.quant.pack import STORED, pack
+from lf_export.quant.solve import GroupSolver, Solution
 from lf_export.walk.view import LayerView
 
-
-class GptqOptions(FormatOptions):
-    """The options of a GPTQ target, in the words of the checkpoints' own config keys.
-
-    Attributes:
-        bits: of each weight.
-        group_size: input columns that share a scale; -1: one scale a row; auto: the largest of 128, 64, 32 and 16
-            that divides every width.
-        sym: the zero is the middle of the grid; more kernels serve it.
-        desc_act: store groups in the order of activation (slower at run time).
-        act_order: quantize columns in the order of activation, groups in place (costs nothing at run time).
-        clip_search: choose each group's range by its weighted error.
-        damp_percent: damping, as a share of the mean of diag(H); multiplied by ten when it does not suffice.
-    """
-
-    bits: Literal[2, 3, 4, 8] = 4
-    group_size: GroupSize = "auto"
-    sym: bool = True
-    desc_act: bool = False
-    act_order: bool = True
-    clip_search: bool = True
-    damp_percent: Annotated[float, Field(gt=0, lt=1)] = 0.01
+__all__ = ["FORMAT", "GptqOptions", "GptqTarget"]
 
 
 class GptqTarget:
@@ -55,7 +34,8 @@ class GptqTarget:
         audit_digest: of the calibration data, for the config's `meta`.
 
     Raises:
-        InputError: the group size or the bits do not fit a width; the architecture is not known.
+        InputError: the group size or the bits do not fit a width, a pattern matches no linear; the architecture is not
+            known.
     """
 
     needs_moments = True
@@ -64,19 +44,32 @@ class GptqTarget:
         self._checkpoint = checkpoint
         self._out = out
         self._audit_digest = audit_digest
-        self._scheme = _scheme_of(checkpoint, options)
-        self._family = family_of(checkpoint.config)
-        self._linears = {f"{name}.weight" for name in linear_names(checkpoint)}
+        self._options = options
+        self._scheme, self._choices = choices_of(checkpoint, options)
+        self._schemes = {name: schemes[0] for name, schemes in self._choices.items()}
         self._linear_facts: dict[str, dict[str, Any]] = {}
-        self._shards = Shards(out, list(gptq_entries(checkpoint, self._scheme)))
+        self._candidates: Candidates | None = None
+        if len(options.widths) > 1:  # which shapes the shards hold is known at the end
+            self._candidates = Candidates(checkpoint, out, self._choices)
+        else:
+            self._shards = Shards(out, list(gptq_entries(checkpoint, self._schemes)))
 
     def layer(self, view: LayerView) -> None:
-        """Quantize the linears of a layer, those that share an input together, and write them."""
+        """Quantize the linears of a layer, those that share an input and a scheme together, and write them."""
         for group in view.groups:
-            weights = {name: view.weights[f"{name}.weight"] for name in group}
-            solutions = quantize_group(weights, view.moments[group[0]], view.heldout.get(group[0]), self._scheme)
-            for name, solution in solutions.items():
-                self._write(f"{view.prefix}.{name}", solution)
+            by_scheme: dict[Scheme, list[str]] = {}
+            for name in group:
+                for scheme in self._choices.get(f"{view.prefix}.{name}", ()):
+                    by_scheme.setdefault(scheme, []).append(name)
+            solver = GroupSolver(view.moments[group[0]], view.heldout.get(group[0]))
+            solved: dict[str, dict[Scheme, Solution]] = {name: {} for name in group}
+            for scheme, names in by_scheme.items():
+                solutions = solver.solve({name: view.weights[f"{name}.weight"] for name in names}, scheme)
+                for name, solution in solutions.items():
+                    self._write(f"{view.prefix}.{name}", solution)
+                    solved[name][scheme] = solution
+            if self._candidates is not None:
+                self._candidates.measure(view, solved)
 
     def finish(self) -> ArtifactFacts:
         """Copy what is not quantized, write config and companions, and prove that calibration beat rounding.
@@ -84,6 +77,8 @@ class GptqTarget:
         Raises:
             StepError: the layers' error is not below that of rounding to nearest, or the disk is full.
         """
+        if self._candidates is not None:
+            self._choose(self._candidates)
         if not any(facts["method"] == "gptq" for facts in self._linear_facts.values()):
             reasons = [f"{name}: {facts['reason']}" for name, facts in self._linear_facts.items()]
             raise StepError(
@@ -91,10 +86,10 @@ class GptqTarget:
                 "give more calibration conversations, of the kind that the model will see",
             )
         for name, info in self._checkpoint.tensors.items():
-            if name not in self._linears:
+            if name.removesuffix(".weight") not in self._schemes:
                 self._shards.copy(name, info)
         self._shards.finish()
-        config = self._quantization_config()
+        config = quantization_config(self._checkpoint, self._scheme, self._schemes, self._audit_digest)
         with disk_errors(self._out):
             copy_companions(self._checkpoint.root, self._out, lambda base: {**base, "quantization_config": config})
             path = self._out / "quantize_config.json"
@@ -102,37 +97,38 @@ class GptqTarget:
         return self._facts()
 
     def _write(self, module: str, solution: Solution) -> None:
-        if solution.reason:
-            say(f"{module}: rounded to nearest: {solution.reason}")
-        self._linear_facts[module] = solution_facts(solution)
+        if self._candidates is not None:
+            self._candidates.put(module, solution)
+            return
+        self._note(module, solution_facts(solution) | _deviation(self._scheme, self._schemes[module]))
         for part, tensor in pack(solution.quantized).items():
             self._shards.put(f"{module}.{part}", tensor)
 
-    def _quantization_config(self) -> dict[str, Any]:
-        scheme = self._scheme
-        return {
-            "quant_method": "gptq",
-            "checkpoint_format": "gptq",
-            "bits": scheme.bits,
-            "group_size": scheme.group_size,
-            "sym": scheme.sym,
-            "desc_act": scheme.desc_act,
-            "static_groups": True,
-            "true_sequential": False,
-            "damp_percent": scheme.damp_percent,
-            "lm_head": False,
-            "pack_dtype": "int32",
-            "meta": {"quantizer": [f"lf-export:{__version__}"], "calibration": self._audit_digest},
-        }
+    def _note(self, module: str, facts: dict[str, Any]) -> None:
+        if "reason" in facts:
+            say(f"{module}: rounded to nearest: {facts['reason']}")
+        self._linear_facts[module] = facts
+
+    def _choose(self, candidates: Candidates) -> None:
+        """Lay the shards out as the measured damage says, and fill them with what was kept."""
+        bits = candidates.choose(extra_bits(self._checkpoint, self._options, self._choices))
+        for name, schemes in self._choices.items():
+            self._schemes[name] = next(each for each in schemes if each.bits == bits[name])
+        self._shards = Shards(self._out, list(gptq_entries(self._checkpoint, self._schemes)))
+        for name in self._choices:
+            self._note(name, candidates.facts(name, bits[name]) | _deviation(self._scheme, self._schemes[name]))
+            for part in STORED:
+                self._shards.copy(f"{name}.{part}", candidates.info(name, part, bits[name]))
+        candidates.remove()
 
     def _facts(self) -> ArtifactFacts:
         scheme = self._scheme
         linears = self._linear_facts
-        return {
+        facts: dict[str, Any] = {
             "format": "gptq",
-            "scheme": f"W{scheme.bits}A16",
+            "scheme": f"W{self._options.bits:g}A16",
             "options": {
-                "bits": scheme.bits,
+                "bits": self._options.bits,
                 "group_size": scheme.group_size,
                 "sym": scheme.sym,
                 "desc_act": scheme.desc_act,
@@ -145,26 +141,42 @@ class GptqTarget:
             "fallbacks": {name: facts["reason"] for name, facts in linears.items() if facts["method"] == "rtn"},
             "linears": linears,
         }
+        if self._candidates is not None:
+            facts["average_bits"] = round(average_bits(self._checkpoint, self._schemes), 6)
+        skipped = [name for name in linear_names(self._checkpoint) if name not in self._schemes]
+        if skipped:
+            facts["skipped"] = skipped
+        if loads := loads_in(self._checkpoint, scheme, self._schemes):
+            facts["loads_in"] = loads
+        return facts
 
 
-def _scheme_of(checkpoint: Checkpoint, options: GptqOptions) -> Scheme:
-    """The scheme, with the group size that `auto` stands for; every width is checked against it."""
-    aligned = alignment(options.bits)
-
-    def unpackable(out_width: int, in_width: int) -> str | None:
-        if in_width % aligned == 0 and out_width % aligned == 0:
-            return None
-        return (
-            f"[{out_width}, {in_width}] cannot be packed at {options.bits} bits, "
-            f"expected widths that are multiples of {aligned}"
-        )
-
-    size = group_size_for(checkpoint, options.group_size, unpackable)
-    return Scheme(**{**options.model_dump(), "group_size": size})
+def _deviation(usual: Scheme, scheme: Scheme) -> dict[str, int]:
+    """What a linear has other than most, for its entry in the manifest."""
+    found = {}
+    if scheme.bits != usual.bits:
+        found["bits"] = scheme.bits
+    if scheme.group_size != usual.group_size:
+        found["group_size"] = scheme.group_size
+    return found
 
 
 def _size(checkpoint: Checkpoint, options: GptqOptions) -> int:
-    return sum(entry.nbytes for entry in gptq_entries(checkpoint, _scheme_of(checkpoint, options)))
+    """Exact where every linear's bits are known; an average is counted as if all of it were spent."""
+    _, choices = choices_of(checkpoint, options)
+    schemes = {name: each[0] for name, each in choices.items()}
+    size = sum(entry.nbytes for entry in gptq_entries(checkpoint, schemes))
+    if len(options.widths) == 1:
+        return size
+    # a group stores a zero as wide as its weights
+    columns = min(schemes[name].columns(checkpoint.info(f"{name}.weight").shape[1]) for name in schemes)
+    return size + ceil(extra_bits(checkpoint, options, choices) / 8 * (1 + 1 / columns))
+
+
+def _scratch(checkpoint: Checkpoint, options: GptqOptions) -> int:
+    if len(options.widths) == 1:
+        return 0
+    return sum(entry.nbytes for entry in candidate_entries(checkpoint, choices_of(checkpoint, options)[1]))
 
 
 FORMAT = Format(
@@ -173,5 +185,6 @@ FORMAT = Format(
     options=GptqOptions,
     open=GptqTarget,
     size=_size,
+    scratch=_scratch,
     schemes={f"W{bits}A16": {"bits": bits} for bits in (2, 3, 4, 8)},
 )

@@ -1,6 +1,6 @@
 """What formats that quantize the decoder's linears share: which these are, their group size, what is said of them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
@@ -41,6 +41,7 @@ def group_size_for(
     unpackable: Callable[[int, int], str | None],
     *,
     whole_rows: bool = True,
+    modules: Collection[str] | None = None,
 ) -> int:
     """The group size that `wanted` stands for, every width checked against it.
 
@@ -49,13 +50,14 @@ def group_size_for(
         wanted: an option of type `GroupSize`.
         unpackable: (out_width, in_width) → why the layout cannot hold such a matrix, or None.
         whole_rows: whether the layout has one scale a row (-1).
+        modules: the linears that it is for, None for all.
 
     Raises:
         InputError: a weight that is no matrix, that the layout cannot hold or that the group size does not divide.
     """
     inputs: dict[int, str] = {}
     problems = []
-    for module in linear_names(checkpoint):
+    for module in linear_names(checkpoint) if modules is None else modules:
         name = f"{module}.weight"
         shape = checkpoint.info(name).shape
         if len(shape) != 2:
@@ -80,33 +82,37 @@ def group_size_for(
     return size
 
 
-def packed_entries(checkpoint: Checkpoint, parts: Callable[[str, int, int], Iterable[Entry]]) -> Iterator[Entry]:
+def entries_with(
+    checkpoint: Checkpoint, linears: Collection[str], parts: Callable[[str, Sequence[int]], Iterable[Entry]]
+) -> Iterator[Entry]:
     """Everything that a folder's shards hold, in the checkpoint's own order.
 
     Args:
         checkpoint: the model.
-        parts: (module, out_width, in_width) → what is stored of a quantized linear; the rest is stored as it is.
+        linears: the modules that are quantized; the rest is stored as it is.
+        parts: (module, [out, in]) → what is stored of a quantized linear.
     """
-    linears = set(linear_names(checkpoint))
     for name, info in checkpoint.tensors.items():
         module = name.removesuffix(".weight")
-        if module in linears:
-            yield from parts(module, *info.shape)
+        if module != name and module in linears:
+            yield from parts(module, info.shape)
         else:
             yield Entry(name, info.dtype, tuple(info.shape))
 
 
-def gptq_entries(checkpoint: Checkpoint, scheme: Scheme) -> Iterator[Entry]:
-    """Everything that the shards of a GPTQ folder hold."""
+def gptq_entries(checkpoint: Checkpoint, schemes: Mapping[str, Scheme]) -> Iterator[Entry]:
+    """Everything that the shards of a GPTQ folder hold; `schemes` are those of each module that is quantized."""
+    return entries_with(checkpoint, schemes, lambda module, shape: packed_entries(module, shape, schemes[module]))
 
-    def parts(module: str, out_width: int, in_width: int) -> Iterator[Entry]:
-        groups = in_width // scheme.columns(in_width)
-        yield Entry(f"{module}.qweight", "I32", (in_width * scheme.bits // 32, out_width))
-        yield Entry(f"{module}.qzeros", "I32", (groups, out_width * scheme.bits // 32))
-        yield Entry(f"{module}.scales", "F16", (groups, out_width))
-        yield Entry(f"{module}.g_idx", "I32", (in_width,))
 
-    return packed_entries(checkpoint, parts)
+def packed_entries(module: str, shape: Sequence[int], scheme: Scheme) -> Iterator[Entry]:
+    """The four tensors of one GPTQ linear [out, in]."""
+    out_width, in_width = shape
+    groups = in_width // scheme.columns(in_width)
+    yield Entry(f"{module}.qweight", "I32", (in_width * scheme.bits // 32, out_width))
+    yield Entry(f"{module}.qzeros", "I32", (groups, out_width * scheme.bits // 32))
+    yield Entry(f"{module}.scales", "F16", (groups, out_width))
+    yield Entry(f"{module}.g_idx", "I32", (in_width,))
 
 
 def solution_facts(solution: Solution) -> dict[str, Any]:

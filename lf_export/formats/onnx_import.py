@@ -47,7 +47,7 @@ class ImportFolder:
         self._checkpoint, self._folder, self._scheme = checkpoint, folder, scheme
         self._linears = set(linear_names(checkpoint))
         folder.mkdir()
-        self._shards = Shards(folder, list(gptq_entries(checkpoint, scheme)))
+        self._shards = Shards(folder, list(gptq_entries(checkpoint, dict.fromkeys(self._linears, scheme))))
         self._stored: Checkpoint | None = None
 
     def put(self, name: str, quantized: Quantized) -> None:

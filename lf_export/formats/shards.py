@@ -73,6 +73,13 @@ class Shards:
         with opened(source.file) as origin, disk_errors(self._folder), _writing(place.file) as file:
             copy_range(origin, source.start, file, place.start, source.nbytes)
 
+    def info(self, name: str) -> TensorInfo:
+        """Where a tensor that was written lies."""
+        if name in self._missing:
+            raise ValueError(f"{name} was not written yet")
+        place = self._places[name]
+        return TensorInfo(name, place.entry.dtype, place.entry.shape, place.file, place.start, place.entry.nbytes)
+
     def finish(self) -> None:
         """Check that every tensor came, and write the index where there are several shards."""
         if self._missing:

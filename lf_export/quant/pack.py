@@ -10,8 +10,23 @@ from collections.abc import Mapping
 import torch
 
 from lf_export.quant.gptq import Quantized, dequantize
+from lf_export.quant.grid import BITS
 
 STORED = ("qweight", "qzeros", "scales", "g_idx")
+
+
+def stored_bits(words: int, inputs: int) -> int:
+    """The bits of a stored linear, from the rows of its qweight and the length of its g_idx.
+
+    A folder may hold linears of different widths: their shapes say which, its config only what most have.
+
+    Raises:
+        ValueError: no admitted width gives these shapes.
+    """
+    bits = words * 32 // max(inputs, 1)
+    if bits not in BITS or words * 32 != bits * inputs:
+        raise ValueError(f"{words} words for {inputs} inputs are not {', '.join(map(str, BITS))} bits each")
+    return bits
 
 
 def alignment(bits: int) -> int:

@@ -46,7 +46,7 @@ class Solution:
 def quantize_group(
     weights: Mapping[str, torch.Tensor], moments: Moments, heldout: HeldOut | None, scheme: Scheme
 ) -> dict[str, Solution]:
-    """Quantize the linears of a group: one H, one Cholesky factor, one stacked problem.
+    """Quantize the linears of a group with one scheme: one H, one Cholesky factor, one stacked problem.
 
     Args:
         weights: name → W [out, in] fp32, all with the same input.
@@ -54,36 +54,53 @@ def quantize_group(
         heldout: rows that the moments have not seen; None or empty: judged on the moments themselves.
         scheme: bits, groups and the rest.
     """
-    W = torch.cat(list(weights.values()))
-    plain = rtn(W, scheme)
-    calibrated, damp, dead, reason = _calibrated(W, moments, scheme)
-    judge = Judge(moments, heldout)
-    restored = None if calibrated is None else dequantize(calibrated)
-    compared = compare(weights, dequantize(plain), restored, judge, reason, "rounding's")
-    solutions: dict[str, Solution] = {}
-    for name, found in compared.items():
-        chosen = plain if calibrated is None or found.fell_back else calibrated
-        solutions[name] = Solution(
-            quantized=chosen.rows(found.part.start, found.part.stop),
-            method="rtn" if found.fell_back else "gptq",
-            error=found.error,
-            rtn_error=found.plain_error,
-            gptq_error=found.calibrated_error,
-            judged_on=judge.on,
-            damp=None if found.fell_back else damp,
-            dead=dead,
-            reason=found.reason,
-        )
-    return solutions
+    return GroupSolver(moments, heldout).solve(weights, scheme)
 
 
-def _calibrated(
-    W: torch.Tensor, moments: Moments, scheme: Scheme
-) -> tuple[Quantized | None, float | None, int, str | None]:
-    factor, reason = trusted_factor(moments, scheme)
-    if factor is None:
-        return None, None, 0, reason
-    return gptq(W, factor, scheme), factor.damp, factor.dead, None
+class GroupSolver:
+    """Quantizes linears that share an input, with as many schemes as wanted.
+
+    The Cholesky factor depends on the damping and the order alone: schemes that differ in bits or groups share it.
+
+    Args:
+        moments: of the input.
+        heldout: rows that the moments have not seen; None or empty: judged on the moments themselves.
+    """
+
+    def __init__(self, moments: Moments, heldout: HeldOut | None) -> None:
+        self._moments = moments
+        self._judge = Judge(moments, heldout)
+        self._factors: dict[tuple[float, bool], tuple[Factor | None, str | None]] = {}
+
+    def solve(self, weights: Mapping[str, torch.Tensor], scheme: Scheme) -> dict[str, Solution]:
+        """Quantize some linears of the group, name → W [out, in] fp32, as one stacked problem."""
+        W = torch.cat(list(weights.values()))
+        plain = rtn(W, scheme)
+        factor, reason = self._factor(scheme)
+        calibrated = None if factor is None else gptq(W, factor, scheme)
+        restored = None if calibrated is None else dequantize(calibrated)
+        compared = compare(weights, dequantize(plain), restored, self._judge, reason, "rounding's")
+        solutions: dict[str, Solution] = {}
+        for name, found in compared.items():
+            chosen = plain if calibrated is None or found.fell_back else calibrated
+            solutions[name] = Solution(
+                quantized=chosen.rows(found.part.start, found.part.stop),
+                method="rtn" if found.fell_back else "gptq",
+                error=found.error,
+                rtn_error=found.plain_error,
+                gptq_error=found.calibrated_error,
+                judged_on=self._judge.on,
+                damp=None if factor is None or found.fell_back else factor.damp,
+                dead=0 if factor is None else factor.dead,
+                reason=found.reason,
+            )
+        return solutions
+
+    def _factor(self, scheme: Scheme) -> tuple[Factor | None, str | None]:
+        key = scheme.damp_percent, scheme.act_order or scheme.desc_act
+        if key not in self._factors:
+            self._factors[key] = trusted_factor(self._moments, scheme)
+        return self._factors[key]
 
 
 def trusted_factor(moments: Moments, scheme: Scheme) -> tuple[Factor | None, str | None]:

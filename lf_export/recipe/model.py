@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_serializer, model_validator
 
 ArtifactName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Names of artifacts are names of folders: letters, digits, dot, dash, underscore."""
@@ -88,11 +88,29 @@ class CalibrationRecipe(_Strict):
     seed: int = Field(0, ge=0, description="The seed of the selection.")
 
 
+class LinearOverride(_Strict):
+    """What deviates for the linears that a pattern matches; what is not given is as it is elsewhere."""
+
+    bits: Literal[2, 3, 4, 8] | None = Field(None, description="Bits of each weight.")
+    group_size: int | Literal["auto"] | None = Field(None, description="Columns that share a scale; -1: one a row.")
+    skip: bool | None = Field(None, description="Leave the linears as they are.")
+
+
+def _width(bits: float) -> int | float:
+    whole = float(bits).is_integer()
+    if bits not in {2, 3, 4, 8} and (whole or not 2 < bits < 8):
+        raise ValueError(f"expected 2, 3, 4, 8, or an average between 2 and 8 that is not an integer, found {bits:g}")
+    return int(bits) if whole else bits
+
+
 class GptqTarget(_Strict):
     """A GPTQ folder: loads in Transformers, vLLM and SGLang."""
 
     format: Literal["gptq"]
-    bits: Literal[4, 8] = 4
+    bits: Annotated[float, AfterValidator(_width)] = Field(
+        4,
+        description="Bits of each weight; an average such as 4.25 gives the linears that matter most more than others.",
+    )
     group_size: int | Literal["auto"] = Field(
         "auto",
         description="Columns that share a scale; -1: one scale a row; auto: the largest of 128, 64, 32, 16 that fits.",
@@ -100,6 +118,16 @@ class GptqTarget(_Strict):
     sym: bool = Field(True, description="Symmetric grid.")
     desc_act: bool = Field(False, description="Store groups in activation order (slower at run time).")
     damp_percent: float = Field(0.01, gt=0, lt=1, description="Damping, as a share of the mean of diag(H).")
+    overrides: dict[str, LinearOverride] = Field(
+        default_factory=dict,
+        description="What deviates, by globs over full names of modules (`*.down_proj`, `model.layers.0.*`); for each "
+        "key the last pattern that matches and names it wins.",
+    )
+
+    @field_serializer("overrides")
+    def _in_order(self, overrides: dict[str, LinearOverride]) -> list[list[Any]]:
+        """Pairs: digests sort the keys of mappings, and here the order counts."""
+        return [[pattern, override.model_dump(exclude_none=True)] for pattern, override in overrides.items()]
 
 
 GgufType = Literal[

@@ -13,6 +13,7 @@ import torch
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.errors import InputError
 from lf_export.quant import dequantize_awq, dequantize_stored
+from lf_export.quant.pack import STORED, stored_bits
 from lf_export.runtimes.causal import CausalSession, load_tokenizer
 
 name = "torch"
@@ -89,12 +90,20 @@ def _parts(checkpoint: Checkpoint, stem: str, *parts: str) -> dict[str, torch.Te
     return {part: checkpoint.read(f"{stem}.{part}") for part in parts}
 
 
+def _dequantize_gptq(checkpoint: Checkpoint, stem: str) -> torch.Tensor:
+    parts = _parts(checkpoint, stem, *STORED)
+    try:
+        bits = stored_bits(parts["qweight"].shape[0], parts["g_idx"].shape[0])
+    except ValueError as error:
+        raise InputError(f"{checkpoint.root}: {stem}.qweight: {error}") from error
+    return dequantize_stored(parts, bits)
+
+
 def _dequantizer(checkpoint: Checkpoint, quantization: dict[str, Any]) -> Callable[[str], torch.Tensor]:
     """What gives the fp32 weight of a quantized linear by its name."""
     method = quantization.get("quant_method")
     if method == "gptq":
-        bits = int(quantization["bits"])
-        return lambda stem: dequantize_stored(_parts(checkpoint, stem, *_AWQ_PARTS, "g_idx"), bits)
+        return lambda stem: _dequantize_gptq(checkpoint, stem)
     if method == "awq" and quantization.get("bits") == 4 and str(quantization.get("version")).lower() == "gemm":
         return lambda stem: dequantize_awq(_parts(checkpoint, stem, *_AWQ_PARTS))
     raise InputError(

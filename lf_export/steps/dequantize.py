@@ -22,9 +22,9 @@ from lf_export.checkpoint.packed import PackedTensor, RowReader
 from lf_export.checkpoint.reader import DTYPE_NAMES, read
 from lf_export.errors import InputError
 from lf_export.quant import pack_awq
-from lf_export.quant.pack import STORED, dequantize_stored
+from lf_export.quant.grid import BITS
+from lf_export.quant.pack import STORED, dequantize_stored, stored_bits
 
-_GPTQ_BITS = (2, 3, 4, 8)
 _AWQ_WORD = 8  # outputs in an int32
 _STATE = ".quant_state.bitsandbytes__nf4"
 _NF4_PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
@@ -63,10 +63,10 @@ def dequantized(base: Checkpoint) -> Checkpoint:
 
 def _gptq(base: Checkpoint, config: Mapping[str, Any]) -> tuple[list[PackedTensor], set[str]]:
     bits = config.get("bits")
-    if bits not in _GPTQ_BITS or config.get("checkpoint_format", "gptq") != "gptq":
+    if bits not in BITS or config.get("checkpoint_format", "gptq") != "gptq":
         raise InputError(
             f"{base.root}: GPTQ with {bits!r} bits in the format {config.get('checkpoint_format', 'gptq')!r}, "
-            f"{', '.join(map(str, _GPTQ_BITS))} bits in the format 'gptq' were expected"
+            f"{', '.join(map(str, BITS))} bits in the format 'gptq' were expected"
         )
     packed, used = [], set()
     for name in [name for name in base.tensors if name.endswith(".qweight")]:
@@ -74,8 +74,13 @@ def _gptq(base: Checkpoint, config: Mapping[str, Any]) -> tuple[list[PackedTenso
         parts = {part: base.info(f"{module}.{part}") for part in STORED}
         used |= {info.name for info in parts.values()}
         words, columns = parts["qweight"].shape
-        shape = (columns, words * 32 // bits)
-        packed.append(_packed(base, f"{module}.weight", shape, parts["qweight"], partial(_open_gptq, parts, bits)))
+        inputs = parts["g_idx"].shape[0]
+        try:
+            own = stored_bits(words, inputs)  # the config says what most have
+        except ValueError as error:
+            raise InputError(f"{parts['qweight'].file}: {name}: {error}") from error
+        opened = partial(_open_gptq, parts, own)
+        packed.append(_packed(base, f"{module}.weight", (columns, inputs), parts["qweight"], opened))
     return packed, used
 
 

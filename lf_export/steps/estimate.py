@@ -54,11 +54,13 @@ def quantize(base: Checkpoint | None, plan: TargetPlan, recipe: Recipe, targets:
     if base is None:
         return Cost(None, None, None)
     writes = FORMATS[plan.format].size(base, format_options(plan, 1))
+    # one pass makes all of them, so what they need meanwhile lies there together
+    scratch = sum(FORMATS[each.format].scratch(base, format_options(each, 1)) for each in targets)
     first = plan.name == targets[0].name
     memory = _INTERPRETER + _walk_memory(base, recipe)
     if plan.format == "onnx":  # its builder is a child process, measured at 3.6 times a bf16 model
         memory = max(memory, _INTERPRETER + 4 * _bytes(base))
-    return Cost(_bytes(base) if first else 0, writes, memory)
+    return Cost(_bytes(base) if first else 0, writes, memory, scratch)
 
 
 def bench(base: Checkpoint | None, recipe: Recipe) -> Cost:

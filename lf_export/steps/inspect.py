@@ -68,12 +68,16 @@ def _checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _parameters(checkpoint: Checkpoint, quantization: Mapping[str, Any] | None) -> int:
-    """How many weights the model has; a packed int32 counts as the weights that it holds."""
+    """How many weights the model has; a packed int32 counts as the weights that it holds.
+
+    Linears of a GPTQ folder may differ in bits: the length of `g_idx` says how many inputs one has.
+    """
     packed = 32 // int(quantization["bits"]) if quantization and "bits" in quantization else 1
     total = 0
     for name, info in checkpoint.tensors.items():
         if name.endswith(".qweight"):
-            total += prod(info.shape) * packed
+            inputs = checkpoint.tensors.get(f"{name.removesuffix('.qweight')}.g_idx")
+            total += prod(info.shape) * packed if inputs is None else inputs.shape[0] * info.shape[1]
         elif not name.endswith((".qzeros", ".scales", ".g_idx")):
             total += prod(info.shape)
     return total

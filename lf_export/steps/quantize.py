@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class TargetPlan:
 
 
 def targets_from_names(names: Sequence[str], out: Path, *, gguf_method: str = "gptq", **gptq: Any) -> list[TargetPlan]:
-    """Targets from `--format` values such as `gptq`, `gptq:8`, `awq`, `gguf:Q4_K_M`, `onnx:int4`, `onnx:fp16-cuda`.
+    """Targets from `--format` values such as `gptq`, `gptq:4.25`, `awq`, `gguf:Q4_K_M`, `onnx:int4`, `onnx:fp16-cuda`.
 
     Raises:
         InputError: a format or a scheme that is not known, or one that is named twice.
@@ -48,11 +49,8 @@ def targets_from_names(names: Sequence[str], out: Path, *, gguf_method: str = "g
             raise InputError(f"no format is named {kind!r}, expected one of: {', '.join(FORMATS)}")
         options: dict[str, Any] = {}
         if kind == "gptq":
-            bits = scheme or "4"
-            if not bits.isdigit():
-                raise InputError(f"{name}: expected a number of bits after gptq:, such as gptq:4")
-            options = {"bits": int(bits), **gptq}
-            label = f"gptq-{bits}bit"
+            options = {"bits": _bits(name, scheme or "4"), **gptq}
+            label = f"gptq-{options['bits']:g}bit"
         elif kind == "awq":
             if scheme not in {"", "4"}:
                 raise InputError(f"{name}: awq is written with 4 bits only, expected awq or awq:4")
@@ -69,6 +67,16 @@ def targets_from_names(names: Sequence[str], out: Path, *, gguf_method: str = "g
             raise InputError(f"--format {name}: named twice")
         plans[label] = TargetPlan(label, kind, out if len(names) == 1 else out / label, options)
     return list(plans.values())
+
+
+def _bits(name: str, text: str) -> int | float:
+    try:
+        bits = float(text)
+    except ValueError:
+        bits = float("nan")
+    if not isfinite(bits):
+        raise InputError(f"{name}: expected a number of bits after gptq:, such as gptq:4 or gptq:4.25")
+    return int(bits) if bits.is_integer() else bits
 
 
 def format_options(plan: TargetPlan, threads: int) -> Any:

@@ -16,6 +16,9 @@ _HELDOUT_EVERY = 16
 # Held-out rows that judge a layer. GPTQ and rounding are compared on the same rows and over all outputs, so few do.
 _HELDOUT_ROWS = 128
 
+# Token classes from this one on are inside a function call: calibration, which is above the walk, numbers them.
+_CALL = 3
+
 
 class Sample(Protocol):
     """One conversation: token ids (int32) and a token class (uint8) for each."""
@@ -63,12 +66,36 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """A held-out sample as a judge of whole layers.
+
+    Attributes:
+        tokens: where its tokens lie in the walk's buffer.
+        rows: the positions in it that count, [r].
+        weights: what each counts, [r] fp32.
+    """
+
+    tokens: slice
+    rows: torch.Tensor
+    weights: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Plan:
-    """All batches, and the token ids in the order of the walk's buffer, [total] int64."""
+    """All batches, and the token ids in the order of the walk's buffer, [total] int64.
+
+    Attributes:
+        ids: of every token.
+        batches: that run one after the other.
+        heldout_samples: samples that no moment sees, by their place in the set.
+        judged: the same samples with the positions that predict a token inside a function call, or, where there is
+            none, with those that have a weight.
+    """
 
     ids: torch.Tensor
     batches: tuple[Batch, ...]
     heldout_samples: tuple[int, ...]
+    judged: tuple[Judged, ...] = ()
 
 
 def plan_batches(data: CalibrationData, batch_tokens: int, vocab_size: int) -> Plan:
@@ -86,17 +113,19 @@ def plan_batches(data: CalibrationData, batch_tokens: int, vocab_size: int) -> P
     kept_rows = _heldout_rows(data, heldout)
     order = np.argsort(lengths, kind="stable")
     batches, start, first = [], 0, 0
+    starts: dict[int, int] = {}
     while first < len(order):
         stop = first + 1
         while stop < len(order) and (stop + 1 - first) * lengths[order[stop]] <= batch_tokens:
             stop += 1
         members = [int(i) for i in order[first:stop]]
         tokens = int(lengths[members].sum())
+        starts |= zip(members, (start + lengths[members].cumsum() - lengths[members]).tolist(), strict=True)
         batches.append(_batch(data, members, slice(start, start + tokens), kept_rows))
         start += tokens
         first = stop
     ids = np.concatenate([np.asarray(samples[int(i)].ids, dtype=np.int64) for i in order])
-    return Plan(torch.from_numpy(ids), tuple(batches), heldout)
+    return Plan(torch.from_numpy(ids), tuple(batches), heldout, _judged(data, heldout, starts))
 
 
 def _check(samples: Sequence[Sample], vocab_size: int) -> None:
@@ -136,6 +165,24 @@ def _heldout_rows(data: CalibrationData, heldout: tuple[int, ...]) -> dict[int, 
     if len(places) > _HELDOUT_ROWS:
         places = [places[i * len(places) // _HELDOUT_ROWS] for i in range(_HELDOUT_ROWS)]
     return {i: np.array([p for sample, p in places if sample == i], dtype=np.int64) for i in heldout}
+
+
+def _judged(data: CalibrationData, heldout: tuple[int, ...], starts: Mapping[int, int]) -> tuple[Judged, ...]:
+    """The held-out samples with the rows that predict a call token, each with the weight of that token."""
+    found = []
+    for calls in (True, False):
+        for i in heldout:
+            sample = data.samples[i]
+            weights = _weights(data, sample)
+            if calls:
+                weights = np.append(np.where(sample.classes >= _CALL, weights, 0)[1:], np.float32(0))
+            rows = np.flatnonzero(weights > 0)
+            if len(rows):
+                tokens = slice(starts[i], starts[i] + len(sample.ids))
+                found.append(Judged(tokens, torch.from_numpy(rows), torch.from_numpy(weights[rows])))
+        if found:
+            break
+    return tuple(found)
 
 
 def _batch(

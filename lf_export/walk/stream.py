@@ -13,6 +13,7 @@ from lf_export.progress import stage
 from lf_export.quant.moments import HeldOut, Moments
 from lf_export.walk.batches import Batch, CalibrationData, Plan, plan_batches
 from lf_export.walk.families import Family, family_of, num_layers
+from lf_export.walk.response import LayerResponse
 from lf_export.walk.view import LayerView, LayerVisitor
 from lf_export.walk.weights import LayerWeights
 
@@ -77,16 +78,22 @@ def walk(
         forward = _Forward(checkpoint, family, plan_batches(data, batch_tokens, vocabulary), place, dtype)
     with torch.no_grad(), stage("quantize", layers, "layer") as advance:
         for index in range(layers):
-            weights = LayerWeights(checkpoint, family.prefix(index), place)
-            moments, heldout = forward.layer(index, weights) if forward else ({}, {})
-            view = LayerView(index, family.prefix(index), weights, family.groups, moments, heldout)
-            for visitor in visitors:
-                visitor.layer(view)
-            advance(1, view.prefix)
+            _visit(index, LayerWeights(checkpoint, family.prefix(index), place), family, forward, visitors)
+            advance(1, family.prefix(index))
     if forward is None:
         return WalkFacts(layers, "", 0, 0, ())
     compute = str(dtype).removeprefix("torch.")
     return WalkFacts(layers, compute, forward.executions, len(forward.plan.ids), forward.plan.heldout_samples)
+
+
+def _visit(
+    index: int, weights: LayerWeights, family: Family, forward: "_Forward | None", visitors: Sequence[LayerVisitor]
+) -> None:
+    """Run one layer and show it; on return nothing holds it any more."""
+    moments, heldout, response = forward.layer(index, weights) if forward else ({}, {}, None)
+    view = LayerView(index, family.prefix(index), weights, family.groups, moments, heldout, response)
+    for visitor in visitors:
+        visitor.layer(view)
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
@@ -116,8 +123,13 @@ class _Forward:
         self._dtype = dtype
         self._hidden = self._decoder.embed(plan.ids)  # [tokens, hidden] fp32, overwritten by each layer
 
-    def layer(self, index: int, weights: Mapping[str, torch.Tensor]) -> tuple[dict[str, Moments], dict[str, HeldOut]]:
-        """Run all batches through layer `index`; returns moments and held-out rows by linear."""
+    def layer(
+        self, index: int, weights: Mapping[str, torch.Tensor]
+    ) -> tuple[dict[str, Moments], dict[str, HeldOut], LayerResponse | None]:
+        """Run all batches through layer `index`; returns moments and held-out rows by linear, and what it responds."""
+        judged = self.plan.judged
+        inputs = [self._hidden[sample.tokens].clone() for sample in judged]  # the rest of them is overwritten
+        response = LayerResponse(self._decoder, index, weights, judged, inputs) if judged else None
         module = self._decoder.build(index, weights, self._dtype)
         groups = self._decoder.family.groups
         with _Taps(module, groups, self._decoder.device) as taps:
@@ -133,7 +145,7 @@ class _Forward:
             )
         moments = {name: taps.moments[group[0]] for group in groups for name in group}
         heldout = {name: HeldOut(torch.cat(taps.heldout[group[0]])) for group in groups for name in group}
-        return moments, heldout
+        return moments, heldout, response
 
     def _through(self, module: torch.nn.Module, index: int, batch: Batch) -> torch.Tensor:
         samples, longest = batch.shape

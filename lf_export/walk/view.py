@@ -1,12 +1,15 @@
 """What a walk over a decoder shows of one layer, and who may look at it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from lf_export.quant.moments import HeldOut, Moments
+
+Response = Callable[[Mapping[str, torch.Tensor]], float]
+"""Other weights of some linears of a layer in, how much its output changes out."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,10 @@ class LayerView:
             visitor asked for moments.
         heldout: for each linear, input rows of samples that are *not* in `moments`. Empty likewise, and without rows
             when there was only one sample.
+        response: how much the layer's output changes when some of its linears have other weights: relative linear
+            name → W [out, in] in, the mean over held-out tokens of ‖y' − y‖² / ‖y‖² out, in fp32; tokens that predict
+            one inside a function call where there are any, by their weights. Each call runs the layer over the
+            held-out samples. None when no sample is held out or no visitor asked for moments.
     """
 
     index: int
@@ -33,6 +40,7 @@ class LayerView:
     groups: tuple[tuple[str, ...], ...]
     moments: Mapping[str, Moments]
     heldout: Mapping[str, HeldOut]
+    response: Response | None = None
 
 
 class LayerVisitor(Protocol):

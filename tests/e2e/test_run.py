@@ -159,3 +159,28 @@ def test_a_folder_that_the_recipe_did_not_make_is_never_replaced(
     assert ended.status == 3
     assert f"{mine}: exists and was not made by this recipe" in ended.err
     assert (mine / "precious.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_recipe_with_an_average_of_bits_and_overrides_is_planned_made_and_kept(
+    lf_export: Run, recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    mixed = {
+        "format": "gptq",
+        "bits": 4.5,
+        "group_size": 32,
+        "overrides": {"*.v_proj": {"group_size": 16}, "model.layers.0.mlp.down_proj": {"skip": True}},
+    }
+    path = recipe(quantize={"mixed": mixed}, bench=None)
+    planned = json.loads(lf_export("run", path, "--dry-run", "--json").out)
+    (step,) = (step for step in planned["steps"] if step["name"] == "mixed")
+    assert step["scratch_bytes"] > 0
+    ended = lf_export("run", path)
+    assert ended.status == 0, ended.err
+    manifest = json.loads((tmp_path / "run" / "mixed" / "lf-export.json").read_text(encoding="utf-8"))
+    assert manifest["artifact"]["average_bits"] <= 4.5
+    assert manifest["options"]["overrides"][0] == ["*.v_proj", {"group_size": 16}]
+    assert {each["bits"] for each in manifest["artifact"]["linears"].values()} == {4, 8}
+    assert "mixed: done before, kept" in lf_export("run", path).err
+    turned = recipe(quantize={"mixed": mixed | {"overrides": dict(reversed(mixed["overrides"].items()))}}, bench=None)
+    steps = json.loads(lf_export("run", turned, "--dry-run", "--json").out)["steps"]
+    assert [step["done"] for step in steps if step["name"] == "mixed"] == [False]

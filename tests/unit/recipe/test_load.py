@@ -65,7 +65,7 @@ def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:
     text = "\n".join(found)
     assert "base.pat: unknown key; did you mean 'path'?" in text
     assert "threds: unknown key; did you mean 'threads'?" in text
-    assert "quantize.a.bits: input should be 4 or 8, found 5" in text
+    assert "quantize.a.bits: expected 2, 3, 4, 8, or an average between 2 and 8 that is not an integer" in text
     assert "quantize.merged: the name is reserved" in text
     assert "gate.enforce[0]: no artifact is named 'zz', expected one of: a, merged" in text
 
@@ -100,3 +100,15 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
 
 def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
     assert "larger than 1 MiB" in _mistakes(_recipe(tmp_path, "#" * (1 << 20) + "\n"))[0]
+
+
+def test_overrides_keep_their_order_and_their_mistakes_have_lines(tmp_path: Path) -> None:
+    overrides = "overrides: {'*.v_proj': {bits: 8}, '*.0.*': {group_size: 32, skip: true}}"
+    recipe = load_recipe(_recipe(tmp_path, GOOD.replace("bits: 4}", f"bits: 3, {overrides}}}")))
+    four = recipe.quantize["four"]
+    assert isinstance(four, GptqTarget)
+    assert list(four.overrides) == ["*.v_proj", "*.0.*"]
+    wrong = "{format: gptq,\n    overrides: {'*.v_proj': {bits: 5},\n      '*.o_proj': {bit: 8}}}"
+    first, second = _mistakes(_recipe(tmp_path, GOOD.replace("{format: gptq, bits: 4}", wrong)))
+    assert ":7: quantize.four.overrides.*.v_proj.bits: input should be 2, 3, 4 or 8, found 5" in first
+    assert ":8: quantize.four.overrides.*.o_proj.bit: unknown key; did you mean 'bits'?" in second

@@ -76,3 +76,20 @@ def test_bad_samples_are_all_named() -> None:
 def test_no_samples_is_an_error() -> None:
     with pytest.raises(InputError, match="no samples"):
         plan_batches(RandomData([]), 50, 320)
+
+
+def test_layers_are_judged_at_tokens_that_predict_call_tokens_by_their_weights() -> None:
+    data = random_data(LENGTHS, weights={3: 2.0, 0: 0.5})
+    plan = plan_batches(data, 50, 320)
+    (sample,) = plan.judged
+    assert plan.ids[sample.tokens].tolist() == data.samples[4].ids.tolist()
+    assert sample.rows.tolist() == list(range(7, 16))  # of 17 tokens those from 8 on are inside a call
+    assert sample.weights.tolist() == [2.0] * 9
+
+
+def test_without_call_tokens_layers_are_judged_at_every_token_that_has_a_weight() -> None:
+    samples = [RandomSample(each.ids, np.zeros_like(each.classes)) for each in random_data(LENGTHS).samples]
+    (sample,) = plan_batches(RandomData(samples, {0: 0.5}), 50, 320).judged
+    assert sample.rows.tolist() == list(range(17))
+    assert set(sample.weights.tolist()) == {0.5}
+    assert plan_batches(random_data([9]), 50, 320).judged == ()

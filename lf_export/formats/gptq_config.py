@@ -1,0 +1,105 @@
+"""What a GPTQ folder's `quantization_config` says, and which loaders understand linears that deviate.
+
+Deviating linears stand under `dynamic`: `+:regex` → what differs, `-:regex` → not quantized, the first that matches
+wins (GPTQModel's `QuantizeConfig.dynamic`; vLLM and SGLang read the same key). GPTQModel asks with the name of the
+module. vLLM and SGLang run q, k and v as `qkv_proj` and gate and up as `gate_up_proj`, and ask with that name.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lf_export import __version__
+from lf_export.checkpoint.index import Checkpoint
+from lf_export.formats.linears import linear_names
+from lf_export.quant.grid import Scheme
+from lf_export.walk.families import family_of, num_layers
+
+# How vLLM and SGLang call linears that they run as one.
+_FUSED = {
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"): "self_attn.qkv_proj",
+    ("mlp.gate_proj", "mlp.up_proj"): "mlp.gate_up_proj",
+}
+
+
+def quantization_config(
+    checkpoint: Checkpoint, usual: Scheme, schemes: Mapping[str, Scheme], audit_digest: str
+) -> dict[str, Any]:
+    """The value of `quantization_config`, and of `quantize_config.json`.
+
+    Args:
+        checkpoint: the unquantized model.
+        usual: the scheme of what is not named under `dynamic`.
+        schemes: of each quantized linear.
+        audit_digest: of the calibration data.
+    """
+    config: dict[str, Any] = {
+        "quant_method": "gptq",
+        "checkpoint_format": "gptq",
+        "bits": usual.bits,
+        "group_size": usual.group_size,
+        "sym": usual.sym,
+        "desc_act": usual.desc_act,
+        "static_groups": True,
+        "true_sequential": False,
+        "damp_percent": usual.damp_percent,
+        "lm_head": False,
+        "pack_dtype": "int32",
+        "meta": {"quantizer": [f"lf-export:{__version__}"], "calibration": audit_digest},
+    }
+    if dynamic := dynamic_of(checkpoint, usual, schemes):
+        config["dynamic"] = dynamic
+    skipped = [name for name in linear_names(checkpoint) if name not in schemes]
+    if skipped:
+        # Transformers does not know `dynamic`, but replaces only what ends with one of these
+        config["modules_in_block_to_quantize"] = [list(schemes)]
+    return config
+
+
+def dynamic_of(checkpoint: Checkpoint, usual: Scheme, schemes: Mapping[str, Scheme]) -> dict[str, dict[str, int]]:
+    """One entry for each linear that deviates, and one under the name that it is fused to where all parts agree."""
+    family = family_of(checkpoint.config)
+    dynamic: dict[str, dict[str, int]] = {}
+    for index in range(num_layers(checkpoint.config)):
+        prefix = family.prefix(index)
+        for group in family.groups:
+            found = [schemes.get(f"{prefix}.{name}") for name in group]
+            for name, scheme in zip(group, found, strict=True):
+                _add(dynamic, f"{prefix}.{name}", usual, scheme)
+            if group in _FUSED and len(set(found)) == 1:
+                _add(dynamic, f"{prefix}.{_FUSED[group]}", usual, found[0])
+    return dynamic
+
+
+def loads_in(checkpoint: Checkpoint, usual: Scheme, schemes: Mapping[str, Scheme]) -> dict[str, str]:
+    """Who loads a folder whose linears deviate, and who does not and why; empty where none deviates."""
+    if not dynamic_of(checkpoint, usual, schemes):
+        return {}
+    yes, no = "yes", "no: it does not hand `dynamic` on, tensors have other shapes than it expects"
+    uneven = _uneven(checkpoint, schemes)
+    fused = f"no: it runs {', '.join(uneven[0])} as one, and their schemes differ" if uneven else "not tried"
+    return {
+        "gptqmodel": yes,
+        "transformers": yes if all(scheme == usual for scheme in schemes.values()) else no,
+        "vllm": fused,
+        "sglang": fused,
+    }
+
+
+def _uneven(checkpoint: Checkpoint, schemes: Mapping[str, Scheme]) -> list[list[str]]:
+    """The linears that vLLM fuses and whose schemes differ."""
+    family = family_of(checkpoint.config)
+    groups = [
+        [f"{family.prefix(index)}.{name}" for name in group]
+        for index in range(num_layers(checkpoint.config))
+        for group in family.groups
+    ]
+    return [group for group in groups if len({schemes.get(name) for name in group}) > 1]
+
+
+def _add(dynamic: dict[str, dict[str, int]], module: str, usual: Scheme, scheme: Scheme | None) -> None:
+    exact = f"^{re.escape(module)}$"
+    if scheme is None:
+        dynamic[f"-:{exact}"] = {}
+    elif scheme != usual:
+        dynamic[f"+:{exact}"] = {"bits": scheme.bits, "group_size": scheme.group_size}
