@@ -61,10 +61,20 @@ MIXES = {
         "no_function_fits": 0.14,
         "chat": 0.04,
     },
+    "ask": {
+        "call": 0.40,
+        "option": 0.05,
+        "parallel": 0.05,
+        "multi_turn": 0.04,
+        "clarify": 0.12,
+        "contrast": 0.19,
+        "no_function_fits": 0.10,
+        "chat": 0.05,
+    },
 }
-_CHAT_GROUPS = {"finish": 0.03, "last": 0.04}  # of groups without functions, else 0.08
+_CHAT_GROUPS = {"finish": 0.03, "last": 0.04, "ask": 0.04}  # of groups without functions, else 0.08
 # of groups whose first function takes an object
-_NESTED_SHARE = {"calls": 0.0, "abstain": 0.4, "balanced": 0.2, "finish": 0.1, "last": 0.2}
+_NESTED_SHARE = {"calls": 0.0, "abstain": 0.4, "balanced": 0.2, "finish": 0.1, "last": 0.2, "ask": 0.1}
 _PREPOSITIONS = "in|on|at|for|to|from|of|with|by|until|as|under|into|over|called"
 _UNITS = "minutes?|min|hours?|days?|nights?|weeks?|months?|years?|people|guests|seats|percent|euros?|dollars?|degrees"
 _NEW_ENUMS = 0.3  # of the functions shown
