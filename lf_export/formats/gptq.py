@@ -11,7 +11,7 @@ from lf_export.checkpoint.carry import copy_companions
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.checkpoint.staging import disk_errors
 from lf_export.errors import StepError
-from lf_export.formats.base import ArtifactFacts, Format, FormatOptions
+from lf_export.formats.base import ArtifactFacts, Format, FormatOptions, Snapshot
 from lf_export.formats.linears import GroupSize, gptq_entries, group_size_for, linear_names, mean_of, solution_facts
 from lf_export.formats.shards import Shards
 from lf_export.progress import say
@@ -77,6 +77,15 @@ class GptqTarget:
             solutions = quantize_group(weights, view.moments[group[0]], view.heldout.get(group[0]), self._scheme)
             for name, solution in solutions.items():
                 self._write(f"{view.prefix}.{name}", solution)
+
+    def snapshot(self) -> Snapshot:
+        """Which tensors are written, and what is known of the linears."""
+        return Snapshot({"linears": self._linear_facts, "written": self._shards.snapshot()})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on after a snapshot."""
+        self._linear_facts = dict(snapshot.facts["linears"])
+        self._shards.restore(snapshot.facts["written"])
 
     def finish(self) -> ArtifactFacts:
         """Copy what is not quantized, write config and companions, and prove that calibration beat rounding.
