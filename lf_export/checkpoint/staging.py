@@ -6,7 +6,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,13 @@ _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETO
 
 
 @contextmanager
-def staging(out: Path, overwrite: bool = False) -> Iterator[Path]:
+def staging(
+    out: Path,
+    overwrite: bool = False,
+    *,
+    adopt: bool = False,
+    keep: Callable[[BaseException, Path], bool] | None = None,
+) -> Iterator[Path]:
     """A new empty folder beside `out` that becomes `out` when the block ends well.
 
     At the end every file is synced to disk and the folder is renamed in one step; when the block raises, the folder is
@@ -32,6 +38,9 @@ def staging(out: Path, overwrite: bool = False) -> Iterator[Path]:
     Args:
         out: the folder to be; its parents are made.
         overwrite: replace `out` if it is an artifact of lf-export (has its manifest) or an empty folder.
+        adopt: where a killed run left a folder, yield that one as it is. The caller looks at what is in it, now that
+            nobody else can, and goes on with it or empties it (`empty`).
+        keep: asked with the error and the folder when the block raises: True leaves it for a later run to adopt.
 
     Raises:
         InputError: `out` exists.
@@ -41,14 +50,15 @@ def staging(out: Path, overwrite: bool = False) -> Iterator[Path]:
     _refuse_existing(out, overwrite=overwrite)
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        _clear_leftovers(out)
-        folder, lock = _create(out)
+        folder, lock = _leftover(out, adopt=adopt) or _create(out)
     try:
         with disk_errors(out):
             yield folder
-            _sync(folder)
+            sync(folder)
             _publish(folder, out, overwrite=overwrite)
     except BaseException as error:
+        if keep is not None and keep(error, folder):
+            raise
         left = _discard(folder)
         if left and isinstance(error, ExportError):
             error.hint = left
@@ -132,28 +142,57 @@ def _try_lock(handle: int) -> bool | None:
     return True
 
 
-def _clear_leftovers(out: Path) -> None:
+def _leftover(out: Path, *, adopt: bool) -> tuple[Path, int] | None:
+    """Remove what killed runs left; with `adopt`, the first of it is locked and given instead."""
     prefix = f".{out.name}.staging-"
-    for path in sorted(out.parent.iterdir()):
-        if not path.name.startswith(prefix) or path.is_symlink() or not path.is_dir():
-            continue
-        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            free = _try_lock(handle)
-            if free is False:
-                raise StepError(
-                    f"{out}: another run is writing it (in {path})", "wait for that run, or choose another name"
-                )
-            if free is None:
-                say(f"a run that was killed may have left {path}: remove it when no other run writes {out.name}")
+    adopted: tuple[Path, int] | None = None
+    try:
+        for path in sorted(out.parent.iterdir()):
+            if not path.name.startswith(prefix) or path.is_symlink() or not path.is_dir():
                 continue
-            say(f"removing what a killed run left: {path}")
+            lock = _locked(path, out)
+            if lock is None:
+                continue
+            if adopt and adopted is None:
+                adopted = (path, lock)
+                continue
+            try:
+                say(f"removing what a killed run left: {path}")
+                shutil.rmtree(path)
+            finally:
+                os.close(lock)
+    except BaseException:
+        if adopted is not None:
+            os.close(adopted[1])
+        raise
+    return adopted
+
+
+def _locked(path: Path, out: Path) -> int | None:
+    """The lock of a leftover; None where it has gone meanwhile, or cannot be told from a run that is going on."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    free = _try_lock(handle)
+    if free and path.exists():  # else another run has removed or published it before the lock
+        return handle
+    os.close(handle)
+    if free is False:
+        raise StepError(f"{out}: another run is writing it (in {path})", "wait for that run, or choose another name")
+    if free is None:
+        say(f"a run that was killed may have left {path}: remove it when no other run writes {out.name}")
+    return None
+
+
+def empty(folder: Path) -> None:
+    """Remove everything in a folder, and not the folder: it stays locked."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        finally:
-            os.close(handle)
+        else:
+            path.unlink()
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
+    """Bring every file of a folder to the disk."""
     for root, _, names in os.walk(folder, topdown=False):
         for path in [*(os.path.join(root, name) for name in names), root]:  # noqa: PTH118 (os.walk gives strings)
             if os.path.islink(path):  # noqa: PTH114

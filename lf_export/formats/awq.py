@@ -12,7 +12,7 @@ from lf_export.checkpoint.reader import TORCH_DTYPES
 from lf_export.checkpoint.staging import disk_errors
 from lf_export.errors import StepError
 from lf_export.formats.awq_plan import AwqOptions, entries_of, quantization_config, scheme_of
-from lf_export.formats.base import ArtifactFacts, Format, significant
+from lf_export.formats.base import ArtifactFacts, Format, Snapshot, significant
 from lf_export.formats.linears import linear_names, mean_of
 from lf_export.formats.shards import Shards
 from lf_export.progress import say
@@ -81,6 +81,16 @@ class AwqTarget:
             self._linear_facts[name] = facts[name]
             if "reason" in facts[name]:
                 say(f"{name}: {facts[name]['reason']}")
+
+    def snapshot(self) -> Snapshot:
+        """Which tensors are written, and what is known of the linears."""
+        return Snapshot({"linears": self._linear_facts, "written": self._shards.snapshot()})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on after a snapshot."""
+        self._linear_facts = dict(snapshot.facts["linears"])
+        self._written |= set(snapshot.facts["written"])
+        self._shards.restore(snapshot.facts["written"])
 
     def finish(self) -> ArtifactFacts:
         """Copy what was not written yet, write config and companions, and prove that calibration beat rounding.

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.errors import InputError
-from lf_export.formats.base import ArtifactFacts, Format, FormatOptions
+from lf_export.formats.base import ArtifactFacts, Format, FormatOptions, Snapshot
 from lf_export.formats.gguf_arch import GgufTensor, model_shape, plan_tensors, window_notes
 from lf_export.formats.gguf_gptq import GgufGptq, Ready
 from lf_export.formats.gguf_imatrix import Imatrix
@@ -112,6 +112,18 @@ class GgufTarget:
         if self._options.method == "gptq" and self._calibrated:
             ready = self._gptq.layer(view, self._imatrix)
         self._write(ready, through_layer=view.index)
+
+    def snapshot(self) -> Snapshot:
+        """How far each file is, what is known of the linears, and the importance of their inputs."""
+        facts = {"pending": [file.snapshot() for file in self._files], "linears": self._gptq.snapshot()}
+        return Snapshot(facts, self._imatrix.snapshot())
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on after a snapshot."""
+        for file, pending in zip(self._files, snapshot.facts["pending"], strict=True):
+            file.restore(pending)
+        self._gptq.restore(snapshot.facts["linears"])
+        self._imatrix.restore(snapshot.arrays)
 
     def finish(self) -> ArtifactFacts:
         """Write what follows the layers and the importance matrix; returns facts for the manifest."""

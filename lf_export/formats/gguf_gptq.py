@@ -56,6 +56,14 @@ class GgufGptq:
                         ready[index][name] = solved.data
         return ready
 
+    def snapshot(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """What is known of each linear in each type."""
+        return [(name, kind, facts) for (name, kind), facts in self._facts.items()]
+
+    def restore(self, facts: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
+        """Take what `snapshot` gave."""
+        self._facts = {(name, kind): known for name, kind, known in facts}
+
     def facts(self, file: GgufFile) -> dict[str, Any]:
         """What is known of each linear of a file, for the manifest; empty where none was compensated."""
         if file not in self._files:  # another may hold some of its tensors in the same type, compensated

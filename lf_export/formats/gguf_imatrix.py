@@ -1,5 +1,6 @@
 """llama.cpp's importance matrix, made from the moments of the calibration pass and saved as a file that it accepts."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,15 @@ class Imatrix:
         if name not in self._sums:
             raise StepError(f"the calibration pass did not reach {name}: it has no importance")
         return self._sums[name] / self._counts[name]
+
+    def snapshot(self) -> dict[str, FloatArray]:
+        """For each tensor its sums, and last the sum of the weights, [width + 1]."""
+        return {name: np.append(sums, self._counts[name]) for name, sums in self._sums.items()}
+
+    def restore(self, arrays: Mapping[str, FloatArray]) -> None:
+        """Take what `snapshot` gave."""
+        self._sums = {name: array[:-1] for name, array in arrays.items()}
+        self._counts = {name: np.float32(array[-1]) for name, array in arrays.items()}
 
     def save(self, path: Path, dataset: str) -> None:
         """Write the matrix as a GGUF of type `imatrix`; `dataset` says which calibration it is from."""

@@ -45,7 +45,7 @@ class GgufFile:
     The file is open only during a call, so a target that is abandoned leaves nothing open.
 
     Args:
-        path: the file, which must not exist.
+        path: the file. One that is there is kept as a killed run left it, for `restore`.
         plan: the tensors in order.
         scheme: the file type.
         checkpoint: where the tensors are read.
@@ -72,7 +72,17 @@ class GgufFile:
         self._pending = deque(planned)
         self.kinds = {tensor.name: kind for tensor, kind in planned}
         self.types = dict(sorted(Counter(kind.name for _, kind in planned).items()))
-        _write_header(path, planned, scheme, checkpoint, tokenizer, identity)
+        if not path.exists():
+            _write_header(path, planned, scheme, checkpoint, tokenizer, identity)
+
+    def snapshot(self) -> int:
+        """How many tensors are still to be written."""
+        return len(self._pending)
+
+    def restore(self, pending: int) -> None:
+        """Leave so many tensors to write: the file ends with the one before them."""
+        while len(self._pending) > pending:
+            self._pending.popleft()
 
     def write(
         self,

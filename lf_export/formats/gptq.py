@@ -9,7 +9,7 @@ from lf_export.checkpoint.carry import copy_companions
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.checkpoint.staging import disk_errors
 from lf_export.errors import StepError
-from lf_export.formats.base import ArtifactFacts, Format
+from lf_export.formats.base import ArtifactFacts, Format, Snapshot
 from lf_export.formats.gptq_config import loads_in, quantization_config
 from lf_export.formats.gptq_mixed import Candidates, candidate_entries
 from lf_export.formats.gptq_options import GptqOptions, average_bits, choices_of, extra_bits
@@ -70,6 +70,20 @@ class GptqTarget:
                     solved[name][scheme] = solution
             if self._candidates is not None:
                 self._candidates.measure(view, solved)
+
+    def snapshot(self) -> Snapshot:
+        """Which tensors are written, and what is known of the linears."""
+        if self._candidates is not None:
+            return Snapshot({"candidates": self._candidates.snapshot()})
+        return Snapshot({"linears": self._linear_facts, "written": self._shards.snapshot()})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on after a snapshot."""
+        if self._candidates is not None:
+            self._candidates.restore(snapshot.facts["candidates"])
+            return
+        self._linear_facts = dict(snapshot.facts["linears"])
+        self._shards.restore(snapshot.facts["written"])
 
     def finish(self) -> ArtifactFacts:
         """Copy what is not quantized, write config and companions, and prove that calibration beat rounding.

@@ -56,7 +56,7 @@ class Candidates:
         self._checkpoint = checkpoint
         self._folder = out / _SCRATCH
         with disk_errors(out):
-            self._folder.mkdir()
+            self._folder.mkdir(exist_ok=True)
         self._shards = Shards(self._folder, list(candidate_entries(checkpoint, choices)))
         self._bits = {module: schemes[0].bits for module, schemes in choices.items()}
         self._units: list[Unit] = []
@@ -87,6 +87,20 @@ class Candidates:
         modules = tuple(f"{view.prefix}.{name}" for name in free)
         weights = sum(self._checkpoint.info(f"{module}.weight").numel for module in modules)
         self._units.append(Unit(modules, weights, damage))
+
+    def snapshot(self) -> dict[str, Any]:
+        """What is kept and what was measured, as JSON values."""
+        return {
+            "written": self._shards.snapshot(),
+            "units": [[list(unit.modules), unit.weights, list(unit.damage.items())] for unit in self._units],
+            "facts": [[module, bits, facts] for (module, bits), facts in self._facts.items()],
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Go on after a snapshot."""
+        self._shards.restore(snapshot["written"])
+        self._units = [Unit(tuple(modules), weights, dict(damage)) for modules, weights, damage in snapshot["units"]]
+        self._facts = {(module, bits): facts for module, bits, facts in snapshot["facts"]}
 
     def _damage(self, view: LayerView, chosen: Mapping[str, Solution]) -> float:
         if view.response is None:  # a single sample: nothing is held out, the linear's own error has to do

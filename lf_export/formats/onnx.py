@@ -12,7 +12,7 @@ from lf_export.checkpoint.carry import CONFIG_NAME, copy_companions
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.checkpoint.staging import disk_errors
 from lf_export.errors import StepError
-from lf_export.formats.base import ArtifactFacts, Format, FormatOptions
+from lf_export.formats.base import ArtifactFacts, Format, FormatOptions, Snapshot
 from lf_export.formats.linears import linear_names, mean_of, solution_facts
 from lf_export.formats.onnx_build import GRAPH_NAME, aim_at, build, builder_options, set_windows
 from lf_export.formats.onnx_import import ImportFolder, block_size_for, plain_layer
@@ -107,7 +107,7 @@ class OnnxTarget:
         self._import: ImportFolder | None = None
         if self._scheme is not None:
             with disk_errors(out):
-                self._scratch.mkdir()
+                self._scratch.mkdir(exist_ok=True)
                 self._import = ImportFolder(checkpoint, self._scratch / "gptq", self._scheme)
 
     def layer(self, view: LayerView) -> None:
@@ -123,6 +123,17 @@ class OnnxTarget:
             solutions = quantize_group(weights, view.moments[group[0]], view.heldout.get(group[0]), self._scheme)
             for name, solution in solutions.items():
                 self._put(f"{view.prefix}.{name}", solution)
+
+    def snapshot(self) -> Snapshot:
+        """Which tensors the builder's folder holds, and what is known of the linears."""
+        written = self._import.snapshot() if self._import else []
+        return Snapshot({"linears": self._linear_facts, "written": written})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on after a snapshot."""
+        self._linear_facts = dict(snapshot.facts["linears"])
+        if self._import:
+            self._import.restore(snapshot.facts["written"])
 
     def finish(self) -> ArtifactFacts:
         """Build the graph, compare it with the model, and leave nothing but the artifact.

@@ -3,7 +3,7 @@
 The builder takes a GPTQ folder's integers, scales and zeros as they are into `MatMulNBits` nodes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -39,14 +39,14 @@ class ImportFolder:
 
     Args:
         checkpoint: the model.
-        folder: a folder that is made here and removed by the caller.
+        folder: a folder that is made here, where a killed run did not leave it, and removed by the caller.
         scheme: of the integers.
     """
 
     def __init__(self, checkpoint: Checkpoint, folder: Path, scheme: Scheme) -> None:
         self._checkpoint, self._folder, self._scheme = checkpoint, folder, scheme
         self._linears = set(linear_names(checkpoint))
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         self._shards = Shards(folder, list(gptq_entries(checkpoint, dict.fromkeys(self._linears, scheme))))
         self._stored: Checkpoint | None = None
 
@@ -54,6 +54,14 @@ class ImportFolder:
         """Write the linear `name`."""
         for part, tensor in pack(quantized).items():
             self._shards.put(f"{name}.{part}", tensor)
+
+    def snapshot(self) -> list[str]:
+        """The tensors that were written."""
+        return self._shards.snapshot()
+
+    def restore(self, written: Sequence[str]) -> None:
+        """Take what `snapshot` gave."""
+        self._shards.restore(written)
 
     def finish(self) -> None:
         """Add what is not quantized, the config and the tokenizer."""

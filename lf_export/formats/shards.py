@@ -43,7 +43,8 @@ class Shards:
     """The weight files of a Hugging Face folder, laid out at once from the shapes and then filled.
 
     `model.safetensors` alone where everything fits `shard_bytes`, else numbered shards with their index. Tensors may
-    come in any order, each once; nothing is kept in memory.
+    come in any order, each once; nothing is kept in memory. A file that is there already is kept as a killed run left
+    it, for `restore`.
     """
 
     def __init__(self, folder: Path, entries: Sequence[Entry], shard_bytes: int = SHARD_BYTES) -> None:
@@ -80,6 +81,15 @@ class Shards:
         place = self._places[name]
         return TensorInfo(name, place.entry.dtype, place.entry.shape, place.file, place.start, place.entry.nbytes)
 
+    def snapshot(self) -> list[str]:
+        """The tensors that were written, in the order of the files."""
+        return [name for name in self._places if name not in self._missing]
+
+    def restore(self, written: Sequence[str]) -> None:
+        """Take tensors that a snapshot names for written: the files hold them."""
+        for name in written:
+            self._take(name)
+
     def finish(self) -> None:
         """Check that every tensor came, and write the index where there are several shards."""
         if self._missing:
@@ -100,6 +110,8 @@ class Shards:
             self._places[entry.name] = _Place(path, start, entry)
             start += entry.nbytes
         self._files.append(path)
+        if path.exists():
+            return
         with disk_errors(self._folder), path.open("xb") as file:
             file.write(header)
 

@@ -15,11 +15,15 @@ from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.checkpoint.staging import staging
 from lf_export.errors import InputError
 from lf_export.formats import FORMATS
-from lf_export.formats.base import Target
-from lf_export.provenance import manifest, read_manifest, sha256_file, write_manifest
+from lf_export.formats.base import ArtifactFacts, Target
+from lf_export.provenance import digest_of, machine, manifest, read_manifest, sha256_file, versions, write_manifest
 from lf_export.report.card import artifact_card
 from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
-from lf_export.walk.stream import walk
+from lf_export.steps.journal import FOLDER, SCHEMA, RunJournal, interruptible
+from lf_export.steps.record import fingerprint
+from lf_export.walk.budget import default_budget
+from lf_export.walk.families import num_layers
+from lf_export.walk.stream import BATCH_TOKENS, compute_dtype, walk
 
 _CARD = "README.md"
 
@@ -113,6 +117,7 @@ def quantize_model(
     seed: int = 0,
     overwrite: bool = False,
     threads: int = 1,
+    memory: int | None = None,
 ) -> dict[str, Any]:
     """Quantize the model in `model` to every target in one pass; returns each artifact's manifest by path.
 
@@ -127,7 +132,8 @@ def quantize_model(
         data = CalibrationSet.load(calibration)
     else:
         data = calibrate_model(CalibrateOptions(model, dialect=dialect, num_samples=num_samples, seed=seed))
-    return {"artifacts": quantize_targets(checkpoint, targets, data, overwrite=overwrite, threads=threads)}
+    made = quantize_targets(checkpoint, targets, data, overwrite=overwrite, threads=threads, memory=memory)
+    return {"artifacts": made}
 
 
 def check_targets(checkpoint: Checkpoint, targets: Sequence[TargetPlan]) -> int:
@@ -156,8 +162,19 @@ def quantize_targets(
     *,
     overwrite: bool = False,
     threads: int = 1,
+    memory: int | None = None,
 ) -> dict[str, Any]:
     """One walk for every target; each artifact appears under its name when all are finished.
+
+    Where a run of the same inputs and options was killed or interrupted, this one goes on at the layer where it was.
+
+    Args:
+        checkpoint: the unquantized model.
+        targets: what to make.
+        calibration: the samples.
+        overwrite: replace artifacts that exist.
+        threads: to compute with.
+        memory: bytes of activations that may be held, more lie on disk alone; None for a share of what is available.
 
     Returns:
         Each artifact's manifest, by the path of its folder.
@@ -165,34 +182,93 @@ def quantize_targets(
     import torch  # noqa: PLC0415 - its threads are set here
 
     torch.set_num_threads(threads)
-    manifests = {}
+    journal = RunJournal(_identity(checkpoint, targets, calibration, threads), num_layers(checkpoint.config))
     with ExitStack() as stack:
-        opened: list[tuple[TargetPlan, Path, Target]] = []
+        stack.enter_context(interruptible())
         for plan in targets:
             plan.out.parent.mkdir(parents=True, exist_ok=True)
-            folder = stack.enter_context(staging(plan.out, overwrite=overwrite))
-            kind = FORMATS[plan.format]
-            opened.append(
-                (plan, folder, kind.open(checkpoint, folder, format_options(plan, threads), calibration.digest))
-            )
-        walk(checkpoint, calibration, [target for _, _, target in opened])
-        source = read_manifest(checkpoint.root)
-        for plan, folder, target in opened:
-            facts = target.finish()
-            copy_licences(checkpoint.root, folder)
-            made = manifest(
-                plan.format,
-                artifact=facts,
-                options=dict(plan.options),
-                calibration=calibration.audit.to_json(),
-                source=source and {key: source[key] for key in source if key not in {"machine", "versions"}},
-                files={
-                    path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-                    for path in sorted(folder.rglob("*"))
-                    if path.is_file()
-                },
-            )
-            (folder / _CARD).write_text(artifact_card(plan.name, made), encoding="utf-8")
-            write_manifest(folder, made)
-            manifests[str(plan.out)] = made
-    return manifests
+        folders = [
+            stack.enter_context(staging(plan.out, overwrite=overwrite, adopt=True, keep=journal.keeps))
+            for plan in targets
+        ]
+        try:
+            journal.adopt(folders)
+            _fill(checkpoint, list(zip(targets, folders, strict=True)), calibration, journal, threads, memory)
+            made = {
+                str(plan.out): _complete(checkpoint, plan, folder, facts or {}, calibration)
+                for plan, folder, facts in zip(targets, folders, journal.facts, strict=True)
+            }
+        except KeyboardInterrupt:
+            journal.say_interrupted()
+            raise
+        journal.close()
+    return made
+
+
+def _identity(checkpoint: Checkpoint, targets: Sequence[TargetPlan], calibration: CalibrationSet, threads: int) -> str:
+    """The digest of all that decides the artifacts' bytes, by which a run knows what another has left."""
+    import torch  # noqa: PLC0415 - heavy
+
+    return digest_of(
+        {
+            "schema": SCHEMA,
+            "versions": versions(),
+            "processor": machine()["processor"],
+            "threads": threads,
+            "compute": str(compute_dtype(torch.device("cpu"))),
+            "batch_tokens": BATCH_TOKENS,
+            "config": dict(checkpoint.config),
+            "model": [str(checkpoint.root.resolve()), fingerprint(checkpoint.root)],
+            "calibration": calibration.digest,
+            "targets": [
+                [plan.name, plan.format, dict(plan.options), plan.model_name, str(plan.out.absolute())]
+                for plan in targets
+            ],
+        }
+    )
+
+
+def _fill(
+    checkpoint: Checkpoint,
+    places: Sequence[tuple[TargetPlan, Path]],
+    calibration: CalibrationSet,
+    journal: RunJournal,
+    threads: int,
+    memory: int | None,
+) -> None:
+    """Walk and finish, from where the journal stands; afterwards it holds every target's facts."""
+    targets: list[Target | None] = [
+        FORMATS[plan.format].open(checkpoint, folder, format_options(plan, threads), calibration.digest)
+        if facts is None
+        else None
+        for (plan, folder), facts in zip(places, journal.facts, strict=True)
+    ]
+    journal.restore(targets)
+    visitors = [target for target in targets if target is not None]
+    walk(checkpoint, calibration, visitors, memory=memory or default_budget(), journal=journal)
+    for index, target in enumerate(targets):
+        if target is not None:
+            journal.finished(index, target.finish())
+
+
+def _complete(
+    checkpoint: Checkpoint, plan: TargetPlan, folder: Path, facts: ArtifactFacts, calibration: CalibrationSet
+) -> dict[str, Any]:
+    """Add licences, card and manifest to a finished target's folder; returns the manifest."""
+    copy_licences(checkpoint.root, folder)
+    source = read_manifest(checkpoint.root)
+    made = manifest(
+        plan.format,
+        artifact=facts,
+        options=dict(plan.options),
+        calibration=calibration.audit.to_json(),
+        source=source and {key: source[key] for key in source if key not in {"machine", "versions"}},
+        files={
+            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and FOLDER not in path.relative_to(folder).parts
+        },
+    )
+    (folder / _CARD).write_text(artifact_card(plan.name, made), encoding="utf-8")
+    write_manifest(folder, made)
+    return made
