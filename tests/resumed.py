@@ -23,13 +23,14 @@ LAYERS = 3
 BATCHES = 2
 FORMATS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "gptq": ("gptq", {"group_size": 32}),
+    "mixed": ("gptq", {"group_size": 32, "bits": 4.5}),
     "awq": ("awq", {"group_size": 32}),
     "gguf": ("gguf", {"type": "Q4_K_M"}),
     "imatrix": ("gguf", {"type": "Q4_K_M", "method": "imatrix"}),
     "rtn": ("gguf", {"type": "Q8_0", "method": "rtn"}),
     "onnx": ("onnx", {"group_size": 32}),
 }
-QUICK = ("gptq", "awq", "gguf", "imatrix")
+QUICK = ("gptq", "mixed", "awq", "gguf", "imatrix")
 
 
 class Said:

@@ -13,8 +13,8 @@ from resumed import BATCHES, LAYERS, QUICK, files, quantize
 
 from lf_export.errors import StepError
 from lf_export.steps.journal import FOLDER, RunJournal
-from lf_export.walk.decoder import Decoder
 from lf_export.walk.hidden import HiddenStates
+from lf_export.walk.stream import _Forward
 
 STATE = f"{FOLDER}/state.json"
 
@@ -33,15 +33,15 @@ def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The index of every layer that runs on a batch."""
+    """The index of every layer that runs on a batch; runs that measure a damage for mixed precision do not count."""
     seen: list[int] = []
-    run = Decoder.run
+    through = _Forward._through
 
-    def counted(self: Decoder, module: Any, index: int, hidden: Any) -> Any:
+    def counted(self: _Forward, module: Any, index: int, batch: Any) -> Any:
         seen.append(index)
-        return run(self, module, index, hidden)
+        return through(self, module, index, batch)
 
-    monkeypatch.setattr(Decoder, "run", counted)
+    monkeypatch.setattr(_Forward, "_through", counted)
     return seen
 
 
