@@ -32,6 +32,29 @@ def _set_threads(_context: click.Context, _parameter: click.Parameter, value: in
     return threads
 
 
+def memory_option(command: F) -> F:
+    """Add `--memory`, in bytes or None."""
+    return click.option(
+        "--memory",
+        metavar="SIZE",
+        envvar="LF_EXPORT_MEMORY",
+        show_envvar=True,
+        callback=_size,
+        help="Activations to hold in memory, such as 4GB; more lie on disk [default: a quarter of what is available].",
+    )(command)
+
+
+def _size(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    from lf_export.walk.budget import parse_size
+
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 def json_option(command: F) -> F:
     """Add `--json`: the result as JSON on standard output, for pipelines."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")(command)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lf_export.cli.options import FOLDER, json_option, out_option, overwrite_option, threads_option
+from lf_export.cli.options import FOLDER, json_option, memory_option, out_option, overwrite_option, threads_option
 
 
 @click.command(short_help="One pass over the data, every format.")
@@ -40,6 +40,7 @@ from lf_export.cli.options import FOLDER, json_option, out_option, overwrite_opt
 @click.option("--seed", type=int, default=0, show_default=True, help="The seed of the selection of shipped data.")
 @overwrite_option
 @threads_option
+@memory_option
 @json_option
 def quantize(
     model: Path,
@@ -55,11 +56,13 @@ def quantize(
     seed: int,
     overwrite: bool,
     threads: int,
+    memory: int | None,
     as_json: bool,
 ) -> None:
     """Quantize MODEL to every FORMAT in one streamed pass.
 
-    With one FORMAT the artifact is OUT itself, with several each is a folder in OUT.
+    With one FORMAT the artifact is OUT itself, with several each is a folder in OUT. A run that was interrupted goes on
+    at the layer where it stopped.
     """
     from lf_export.cli.output import emit
     from lf_export.cli.progress import shown
@@ -80,5 +83,6 @@ def quantize(
             seed=seed,
             overwrite=overwrite,
             threads=threads,
+            memory=memory,
         )
     emit(facts, "\n".join(f"{path}" for path in facts["artifacts"]), as_json=as_json)

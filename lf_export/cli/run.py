@@ -4,15 +4,16 @@ from pathlib import Path
 
 import click
 
-from lf_export.cli.options import FOLDER, json_option, threads_option
+from lf_export.cli.options import FOLDER, json_option, memory_option, threads_option
 
 
 @click.command(short_help="A recipe, the whole way.")
 @click.argument("recipe", type=FOLDER)
 @click.option("--dry-run", is_flag=True, help="Print the plan: steps, bytes, peak memory, disk. No weight is touched.")
 @threads_option
+@memory_option
 @json_option
-def run(recipe: Path, dry_run: bool, threads: int, as_json: bool) -> int:
+def run(recipe: Path, dry_run: bool, threads: int, memory: int | None, as_json: bool) -> int:
     """Merge, calibrate, quantize and bench as RECIPE says, and give the verdict.
 
     A run that was interrupted goes on where it stopped. The exit status is the gate's: 0 PASS, 10 FAIL,
@@ -25,10 +26,10 @@ def run(recipe: Path, dry_run: bool, threads: int, as_json: bool) -> int:
     given = click.get_current_context().get_parameter_source("threads")
     wanted = threads if given is not click.core.ParameterSource.DEFAULT else None
     if dry_run:
-        text, facts = plan_text(recipe, wanted)
+        text, facts = plan_text(recipe, wanted, memory)
         emit(facts, text, as_json=as_json)
         return 0
     with shown():
-        outcome = run_recipe(recipe, wanted)
+        outcome = run_recipe(recipe, wanted, memory)
     emit(outcome.facts, outcome.text, as_json=as_json)
     return outcome.status

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_serializer, model_validator
 
+from lf_export.walk.budget import parse_size
+
 ArtifactName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Names of artifacts are names of folders: letters, digits, dot, dash, underscore."""
 
@@ -220,6 +222,11 @@ class GateRecipe(_Strict):
     alpha: float = Field(0.05, gt=0, lt=0.5, description="One-sided error rate of the bounds.")
 
 
+def _a_size(text: str) -> str:
+    parse_size(text)
+    return text
+
+
 class Recipe(_Strict):
     """A whole release run: merge, calibrate, quantize, bench, verdict."""
 
@@ -231,6 +238,11 @@ class Recipe(_Strict):
     )
     output: str = Field(description="The run's folder; relative to the folder the command is started in.")
     threads: int | None = Field(None, ge=1, description="Threads; all cores of the process where not given.")
+    memory: Annotated[str, AfterValidator(_a_size)] | None = Field(
+        None,
+        description="Activations of `quantize` to hold in memory, such as `4GB`; more lie on disk. A quarter of "
+        "what is available where not given.",
+    )
     merge: MergeRecipe = MergeRecipe()
     calibration: CalibrationRecipe = CalibrationRecipe()
     quantize: dict[ArtifactName, Target] = Field(min_length=1, description="The artifacts, by name.")

@@ -49,18 +49,24 @@ def calibrate(recipe: CalibrationRecipe) -> Cost:
     return Cost(0, 5 * _tokens(recipe), _INTERPRETER + _BLOCK)
 
 
-def quantize(base: Checkpoint | None, plan: TargetPlan, recipe: Recipe, targets: Sequence[TargetPlan]) -> Cost:
-    """One pass reads the model once, for all targets; its cost stands at the first of them."""
+def quantize(
+    base: Checkpoint | None, plan: TargetPlan, recipe: Recipe, targets: Sequence[TargetPlan], budget: int
+) -> Cost:
+    """One pass reads the model once, for all targets; its cost stands at the first of them.
+
+    The activations between two layers are on disk twice while it runs, and in memory up to `budget` bytes.
+    """
     if base is None:
         return Cost(None, None, None)
     writes = FORMATS[plan.format].size(base, format_options(plan, 1))
-    # one pass makes all of them, so what they need meanwhile lies there together
+    # one pass makes all of them, so what they need meanwhile lies there together, both sides of the activations too
     scratch = sum(FORMATS[each.format].scratch(base, format_options(each, 1)) for each in targets)
     first = plan.name == targets[0].name
-    memory = _INTERPRETER + _walk_memory(base, recipe)
+    activations = 4 * _tokens(recipe.calibration) * int(base.config.get("hidden_size", 0))
+    memory = _INTERPRETER + _walk_memory(base) + min(activations, budget)
     if plan.format == "onnx":  # its builder is a child process, measured at 3.6 times a bf16 model
         memory = max(memory, _INTERPRETER + 4 * _bytes(base))
-    return Cost(_bytes(base) if first else 0, writes, memory, scratch)
+    return Cost(_bytes(base) if first else 0, writes, memory, scratch + 2 * activations)
 
 
 def bench(base: Checkpoint | None, recipe: Recipe) -> Cost:
@@ -74,13 +80,12 @@ def bench(base: Checkpoint | None, recipe: Recipe) -> Cost:
     return Cost(size * (1 + len(recipe.quantize)), 1_000_000, 2 * _INTERPRETER + size, scratch)
 
 
-def _walk_memory(base: Checkpoint, recipe: Recipe) -> int:
-    """One layer in fp32 three times over (weights, moments, work), the embedding, and the activations."""
+def _walk_memory(base: Checkpoint) -> int:
+    """One layer in fp32 three times over (weights, moments, work), and the embedding."""
     layers = int(base.config.get("num_hidden_layers", 1))
-    hidden = int(base.config.get("hidden_size", 0))
-    vocabulary = int(base.config.get("vocab_size", 0))
-    layer = (_elements(base) - vocabulary * hidden) // max(layers, 1)
-    return 4 * (3 * layer + vocabulary * hidden + _tokens(recipe.calibration) * hidden)
+    vocabulary = int(base.config.get("vocab_size", 0)) * int(base.config.get("hidden_size", 0))
+    layer = (_elements(base) - vocabulary) // max(layers, 1)
+    return 4 * (3 * layer + vocabulary)
 
 
 def _tokens(recipe: CalibrationRecipe) -> int:

@@ -20,6 +20,7 @@ from lf_export.steps.plan import Step, as_facts, bytes_text, table, totals
 from lf_export.steps.quantize import TargetPlan, check_targets, quantize_targets
 from lf_export.steps.record import claim, fingerprint, is_done, is_ours, record, step_digest
 from lf_export.steps.sources import base_path, data_path
+from lf_export.walk.budget import default_budget, parse_size
 
 MERGED, CALIBRATION, BENCH = "merged", "calibration", "bench"
 
@@ -43,15 +44,16 @@ class _Inputs:
     adapters: tuple[Path, ...]
     output: Path
     threads: int
+    memory: int
 
 
-def plan_text(path: Path, threads: int | None) -> tuple[str, dict[str, Any]]:
+def plan_text(path: Path, threads: int | None, memory: int | None = None) -> tuple[str, dict[str, Any]]:
     """The plan for a person, and as JSON values; only headers are read.
 
     Raises:
         InputError: a wrong recipe, model, adapter or data.
     """
-    inputs = _inputs(path, threads, prepare=False)
+    inputs = _inputs(path, threads, memory, prepare=False)
     steps = _steps(inputs)
     text = table(steps)
     if inputs.base is None:
@@ -59,7 +61,7 @@ def plan_text(path: Path, threads: int | None) -> tuple[str, dict[str, Any]]:
     return text, dict(as_facts(steps))
 
 
-def run_recipe(path: Path, threads: int | None) -> RunOutcome:
+def run_recipe(path: Path, threads: int | None, memory: int | None = None) -> RunOutcome:
     """Do every step of the recipe that is not done yet, and give the verdict.
 
     Raises:
@@ -67,7 +69,7 @@ def run_recipe(path: Path, threads: int | None) -> RunOutcome:
         MissingError: a package that a step needs is not installed.
         StepError: a step failed; what was finished before it stays.
     """
-    inputs = _inputs(path, threads, prepare=True)
+    inputs = _inputs(path, threads, memory, prepare=True)
     steps = {step.name: step for step in _steps(inputs)}
     _check_outputs(steps)
     _check_disk(inputs.output, steps)
@@ -117,7 +119,7 @@ def _quantize(inputs: _Inputs, waiting: list[TargetPlan], steps: Mapping[str, St
 
     checkpoint = open_checkpoint(inputs.output / MERGED)
     calibration = CalibrationSet.load(inputs.output / CALIBRATION)
-    quantize_targets(checkpoint, waiting, calibration, overwrite=True, threads=inputs.threads)
+    quantize_targets(checkpoint, waiting, calibration, overwrite=True, threads=inputs.threads, memory=inputs.memory)
     for plan in waiting:
         record(plan.out, steps[plan.name].digest)
 
@@ -155,7 +157,7 @@ def _bench(inputs: _Inputs, step: Step) -> BenchOutcome:
     return outcome
 
 
-def _inputs(path: Path, threads: int | None, *, prepare: bool) -> _Inputs:
+def _inputs(path: Path, threads: int | None, memory: int | None, *, prepare: bool) -> _Inputs:
     recipe = load_recipe(path)
     folder = path.resolve().parent
     adapters = tuple((folder / source.path).resolve() for source in recipe.adapters)
@@ -173,7 +175,10 @@ def _inputs(path: Path, threads: int | None, *, prepare: bool) -> _Inputs:
     if problems:
         raise InputError.of(problems)
     base = base_path(recipe.base, folder, prepare=prepare)
-    return _Inputs(recipe, folder, base, adapters, Path(recipe.output), estimate.threads(threads or recipe.threads))
+    wanted = memory or (parse_size(recipe.memory) if recipe.memory else default_budget())
+    return _Inputs(
+        recipe, folder, base, adapters, Path(recipe.output), estimate.threads(threads or recipe.threads), wanted
+    )
 
 
 def _judging(recipe: Recipe) -> list[str]:
@@ -214,7 +219,7 @@ def _steps(inputs: _Inputs) -> list[Step]:
         check_targets(base, targets)
     for plan in targets:
         digest = step_digest("quantize", {"format": plan.format, **plan.options}, [merge_digest, calibrate_digest])
-        steps.append(_step(plan.name, plan.out, digest, estimate.quantize(base, plan, recipe, targets)))
+        steps.append(_step(plan.name, plan.out, digest, estimate.quantize(base, plan, recipe, targets, inputs.memory)))
     if recipe.bench is not None:
         suites = [
             fingerprint(data_path(suite.path, inputs.folder))

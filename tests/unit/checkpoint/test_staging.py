@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lf_export.checkpoint.staging import staging
+from lf_export.checkpoint.staging import empty, staging
 from lf_export.errors import InputError, StepError
 from lf_export.progress import reporting
 from lf_export.provenance import MANIFEST_NAME
@@ -228,3 +228,51 @@ def test_a_leftover_of_another_name_is_not_touched(tmp_path: Path) -> None:
     with staging(tmp_path / "artifact"):
         pass
     assert other.exists()
+
+
+def test_a_leftover_is_adopted_as_it_is(tmp_path: Path) -> None:
+    left, other = tmp_path / ".artifact.staging-0123", tmp_path / ".artifact.staging-4567"
+    left.mkdir()
+    other.mkdir()
+    (left / "half").write_text("half")
+    said = Said()
+    with reporting(said), staging(tmp_path / "artifact", adopt=True) as folder:
+        assert folder == left
+        assert (folder / "half").read_text() == "half"
+        with pytest.raises(StepError, match="another run is writing it"), staging(tmp_path / "artifact", adopt=True):
+            pytest.fail("the block ran")
+        assert left.exists()
+    assert said.lines == [f"removing what a killed run left: {other}"]
+    assert [path.name for path in (tmp_path / "artifact").iterdir()] == ["half"]
+
+
+def test_without_locks_nothing_is_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = tmp_path / ".artifact.staging-0123"
+    left.mkdir()
+    monkeypatch.setattr(fcntl, "flock", system_error(errno.ENOTSUP))
+    with staging(tmp_path / "artifact", adopt=True) as folder:
+        assert folder != left
+    assert left.exists()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_folder_that_is_kept_can_be_adopted(tmp_path: Path, kept: bool) -> None:
+    def interrupted() -> None:
+        with staging(tmp_path / "artifact", adopt=True, keep=lambda error, _: kept and "now" in str(error)) as folder:
+            (folder / "half").touch()
+            raise KeyboardInterrupt("now")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not (tmp_path / "artifact").exists()
+    with staging(tmp_path / "artifact", adopt=True) as folder:
+        assert [path.name for path in folder.iterdir()] == (["half"] if kept else [])
+
+
+def test_a_folder_is_emptied_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "file").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "sub")
+    empty(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -53,6 +53,13 @@ def test_the_recipes_that_ship_are_valid(name: str) -> None:
     assert load_recipe(shipped("recipes", name)).gate.enforce == ["gguf-q8_0"]
 
 
+def test_a_size_of_memory_is_checked(tmp_path: Path) -> None:
+    assert load_recipe(_recipe(tmp_path, GOOD + "\nmemory: 4GB\n")).memory == "4GB"
+    (mistake,) = _mistakes(_recipe(tmp_path, GOOD + "\nmemory: 4 quarts\n"))
+    assert "memory: " in mistake
+    assert "expected one such as 4GB or 512MB" in mistake
+
+
 def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:
     path = _recipe(
         tmp_path,
