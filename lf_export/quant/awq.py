@@ -8,10 +8,6 @@ https://arxiv.org/abs/2306.00978:
 with m the magnitude of each input channel and w that of each of W's columns. The loss is tr((W − Ŵ) H (W − Ŵ)ᵀ), so no
 activations are kept: H says all of them. Q rounds to nearest on grids whose ranges are clipped by the same loss, each
 group by its own block of H.
-
-Measured on layer 12 of SmolLM2-135M taken off its grid (4 bits, group 64), error on held-out rows: s = mean|x|^a gave
-6.5e-3, m the root mean square 6.2e-3, divided by w^(1−a) 4.4e-3. On layer 2 nothing was gained when a and the exponent
-of w were searched apart. Blocks of H instead of diag(H) in the clipping search take off another 10 %.
 """
 
 from dataclasses import dataclass
