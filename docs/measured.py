@@ -37,7 +37,7 @@ def _quickstart(path: Path) -> str:
     head = ("artifact", "verdict", "exact calls", "abstention", "KL call", "top-1", "decode tok/s", "load", "disk")
     judged = f"{calls.items if calls else 0} call and {no_call.items if no_call else 0} no-call items"
     return (
-        f"The quickstart on SmolLM2-135M (with Q4_K_M, which `make demo` leaves out for time), {judged}, "
+        f"The quickstart on SmolLM2-135M as `make demo` runs it, {judged}, "
         f"{report.threads} threads of {report.machine.processor}; "
         "† dequantized in plain torch, its speed says nothing:\n\n" + cells.markdown_table(head, rows)
     )
