@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import transformers.models.llama.modeling_llama  # noqa: F401 - a child has it at once
 from models import tiny_model
+from said import Said
 from walk_data import RandomSample, random_data
 
 import lf_export.walk.decoder  # noqa: F401 - likewise
@@ -31,27 +32,6 @@ FORMATS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "onnx": ("onnx", {"group_size": 32}),
 }
 QUICK = ("gptq", "mixed", "awq", "gguf", "imatrix")
-
-
-class Said:
-    """A reporter that keeps what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def start(self, *_: object) -> "Said":
-        """Keep nothing."""
-        return self
-
-    def advance(self, *_: object) -> None:
-        """Keep nothing."""
-
-    def finish(self, *_: object) -> None:
-        """Keep nothing."""
-
-    def say(self, line: str) -> None:
-        """Keep the line."""
-        self.lines.append(line)
 
 
 class _Audit:

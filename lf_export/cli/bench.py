@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lf_export.cli.options import FOLDER, json_option, threads_option
+from lf_export.cli.options import FOLDER, json_option, margin_option, threads_option
 
 
 @click.command(short_help="Artifacts against the merged model: the verdict.")
@@ -26,13 +26,7 @@ from lf_export.cli.options import FOLDER, json_option, threads_option
 @click.option("--limit-no-call", type=click.IntRange(min=1), help="A stratified part of the suite without calls.")
 @click.option("--limit-chat", type=click.IntRange(min=1), help="A part of the chat text.")
 @click.option("--max-new-tokens", type=click.IntRange(min=8), default=192, show_default=True, help="Longest answer.")
-@click.option(
-    "--margin",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.05,
-    show_default=True,
-    help="The largest loss that is accepted, as a share of items.",
-)
+@margin_option
 @click.option(
     "--enforce", multiple=True, metavar="ARTIFACT", help="Artifacts that decide the exit status [default: all]."
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lf_export.cli.options import json_option
+from lf_export.cli.options import json_option, margin_option
 
 _REPORT = click.Path(path_type=Path)
 
@@ -19,13 +19,7 @@ _REPORT = click.Path(path_type=Path)
     metavar="EARLIER=LATER",
     help="Artifacts to compare [default: all names that both reports have, the merged model included].",
 )
-@click.option(
-    "--margin",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.05,
-    show_default=True,
-    help="The largest loss that is accepted, as a share of items.",
-)
+@margin_option
 @json_option
 def compare(before: Path, after: Path, pairs: tuple[str, ...], margin: float, as_json: bool) -> int:
     """Judge the report AFTER against the report BEFORE: the same items, the same gate.

@@ -60,6 +60,17 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")(command)
 
 
+def margin_option(command: F) -> F:
+    """Add `--margin`."""
+    return click.option(
+        "--margin",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        default=0.05,
+        show_default=True,
+        help="The largest loss that is accepted, as a share of items.",
+    )(command)
+
+
 def overwrite_option(command: F) -> F:
     """Add `--overwrite`."""
     return click.option("--overwrite", is_flag=True, help="Replace an output that exists.")(command)

@@ -13,32 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from said import Said
 
 from lf_export.checkpoint.staging import empty, staging
 from lf_export.errors import InputError, StepError
 from lf_export.progress import reporting
 from lf_export.provenance import MANIFEST_NAME
-
-
-class Said:
-    """A reporter that keeps what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def start(self, *_: object) -> "Said":
-        """Keep nothing."""
-        return self
-
-    def advance(self, *_: object) -> None:
-        """Keep nothing."""
-
-    def finish(self, *_: object) -> None:
-        """Keep nothing."""
-
-    def say(self, line: str) -> None:
-        """Keep the line."""
-        self.lines.append(line)
 
 
 def system_error(code: int) -> Any:
