@@ -14,15 +14,14 @@ Weights that sit on a 4-bit grid already flatter every method: take them off it 
 import argparse
 import json
 import os
-import platform
 import shutil
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from charged import charged
 from gptq import divergence, prepare
+from ran import environment, show_data, show_environment
 
 METHODS = ("imatrix", "gptq")
 TYPES = (
@@ -132,13 +131,8 @@ def report(result: dict[str, Any]) -> None:
     for name, methods in result["timed"].items():
         for method, row in methods.items():
             print(f"| {name:<7} | {method:<7} | {row['wall_s']:6.1f} | {row['cpu_s']:5.1f} | {row['peak_mb']:7.0f} |")
-    data = result["data"]
-    print(
-        f"\n{result['model']}: {data['samples']} conversations, {data['tokens']:,} tokens; "
-        f"{data['heldout_call_tokens']:,} held-out call tokens"
-    )
-    print(", ".join(f"{name} {version}" for name, version in result["versions"].items()))
-    print(f"{result['machine']}, {result['threads']} threads")
+    show_data(result)
+    show_environment(result)
 
 
 def main() -> None:
@@ -169,8 +163,7 @@ def main() -> None:
     result = measure(options) | {
         "model": options.model.name,
         "threads": options.threads,
-        "versions": {name: metadata.version(name) for name in ("lf-export", "torch", "gguf", "xllamacpp")},
-        "machine": f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        **environment("lf-export", "torch", "gguf", "xllamacpp"),
     }
     report(result)
     if options.json:

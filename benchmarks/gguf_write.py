@@ -14,15 +14,14 @@ seconds.
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from charged import charged
+from ran import environment, show_environment
 
 FULL = {"hidden_size": 1024, "num_hidden_layers": 24, "intermediate_size": 2816, "num_attention_heads": 16}
 QUICK = {"hidden_size": 512, "num_hidden_layers": 4, "intermediate_size": 1536, "num_attention_heads": 8}
@@ -170,8 +169,8 @@ def report(result: dict[str, Any]) -> None:
             print(f"| {arm:<18} | {row['wall_s']:7.2f} | {row['cpu_s']:6.2f} | {row['peak_mb']:7.0f} |")
         ratio = part["ratios"]
         print(f"| {'ratio':<18} | {ratio['wall_s']:6.2f}x | {ratio['cpu_s']:5.2f}x | {ratio['peak_mb']:6.2f}x |")
-    print("\n" + ", ".join(f"{name} {version}" for name, version in result["versions"].items()))
-    print(f"{result['machine']}, {result['threads']} threads, {result['gigabytes']:.2f} GB of weights")
+    print()
+    show_environment(result, f", {result['gigabytes']:.2f} GB of weights")
     met = all(part["ratios"]["wall_s"] < 1 for part in result["parts"].values())
     print(f"bound (less wall time than by way of F16): {'met' if met else 'NOT MET'}")
 
@@ -219,8 +218,7 @@ def main() -> None:
         "runs": options.runs,
         "threads": threads,
         "gigabytes": sum(path.stat().st_size for path in model.glob("*.safetensors")) / 1e9,
-        "versions": {name: metadata.version(name) for name in ("lf-export", "gguf", "xllamacpp", "torch")},
-        "machine": f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        **environment("lf-export", "gguf", "xllamacpp", "torch"),
     }
     report(result)
     if options.json:

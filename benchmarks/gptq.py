@@ -14,15 +14,14 @@ Run it on an idle machine, and trust ratios more than seconds.
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from charged import charged
+from ran import environment, show_data, show_environment
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "calibration"
@@ -202,12 +201,8 @@ def report(result: dict[str, Any]) -> bool:
             f"| {'ratio to ' + peer:<21} | {ratio['wall_s']:5.2f}x | {ratio['cpu_s']:4.2f}x "
             f"| {ratio['peak_mb']:6.2f}x | {ratio['kl']:16.2f}x | |"
         )
-    data = result["data"]
-    print(
-        f"\n{data['samples']} conversations, {data['tokens']:,} tokens; {data['heldout_call_tokens']:,} held-out tokens"
-    )
-    print(", ".join(f"{name} {version}" for name, version in result["versions"].items()))
-    print(f"{result['machine']}, {result['threads']} threads, medians of {result['runs']}")
+    show_data(result)
+    show_environment(result, f", medians of {result['runs']}")
     met = True
     for peer, ratio in result["ratios"].items():
         for key, bound in BOUNDS[result["method"]][peer].items():
@@ -249,8 +244,7 @@ def main() -> None:
         "model": options.model.name,
         "runs": options.runs,
         "threads": options.threads,
-        "versions": {name: metadata.version(name) for name in ("lf-export", "torch", "transformers")},
-        "machine": f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        **environment("lf-export", "torch", "transformers"),
     }
     met = report(result)
     if options.json:

@@ -13,16 +13,15 @@ Weights that sit on a 4-bit grid already flatter every method: take them off it 
 import argparse
 import json
 import os
-import platform
 import random
 import shutil
 import time
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from gptq import divergence, logits, prepare
+from ran import environment, show_data, show_environment
 
 
 def groups_of(checkpoint: Any) -> list[tuple[str, ...]]:
@@ -125,13 +124,8 @@ def report(result: dict[str, Any]) -> None:
             f"| {arm} | {row['average_bits']:.3f} | {row['bytes'] / 1e6:.1f} | {row['kl']:.5f} | {row['top1']:.3f} "
             f"| {len(row['higher'])} |"
         )
-    data = result["data"]
-    print(
-        f"\n{result['model']}: {data['samples']} conversations, {data['tokens']:,} tokens; "
-        f"{data['heldout_call_tokens']:,} held-out call tokens"
-    )
-    print(", ".join(f"{name} {version}" for name, version in result["versions"].items()))
-    print(f"{result['machine']}, {result['threads']} threads")
+    show_data(result)
+    show_environment(result)
 
 
 def main() -> None:
@@ -152,8 +146,7 @@ def main() -> None:
     result = measure(options) | {
         "model": options.model.name,
         "threads": options.threads,
-        "versions": {name: metadata.version(name) for name in ("lf-export", "torch", "transformers")},
-        "machine": f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        **environment("lf-export", "torch", "transformers"),
     }
     report(result)
     if options.json:
