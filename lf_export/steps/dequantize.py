@@ -9,7 +9,7 @@ a tensor of bytes, `quant_state.bitsandbytes__nf4` (https://huggingface.co/docs/
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -69,19 +69,25 @@ def _gptq(base: Checkpoint, config: Mapping[str, Any]) -> tuple[list[PackedTenso
             f"{', '.join(map(str, BITS))} bits in the format 'gptq' were expected"
         )
     packed, used = [], set()
-    for name in [name for name in base.tensors if name.endswith(".qweight")]:
-        module = name.removesuffix(".qweight")
-        parts = {part: base.info(f"{module}.{part}") for part in STORED}
+    for module, parts in _modules(base, STORED):
         used |= {info.name for info in parts.values()}
         words, columns = parts["qweight"].shape
         inputs = parts["g_idx"].shape[0]
         try:
             own = stored_bits(words, inputs)  # the config says what most have
         except ValueError as error:
-            raise InputError(f"{parts['qweight'].file}: {name}: {error}") from error
+            raise InputError(f"{parts['qweight'].file}: {parts['qweight'].name}: {error}") from error
         opened = partial(_open_gptq, parts, own)
         packed.append(_packed(base, f"{module}.weight", (columns, inputs), parts["qweight"], opened))
     return packed, used
+
+
+def _modules(base: Checkpoint, stored: Sequence[str]) -> Iterator[tuple[str, dict[str, TensorInfo]]]:
+    """The packed modules with the parts that a layout stores of each."""
+    for name in base.tensors:
+        if name.endswith(".qweight"):
+            module = name.removesuffix(".qweight")
+            yield module, {part: base.info(f"{module}.{part}") for part in stored}
 
 
 def _open_gptq(parts: Mapping[str, TensorInfo], bits: int) -> RowReader:
@@ -111,9 +117,7 @@ def _awq(base: Checkpoint, config: Mapping[str, Any]) -> tuple[list[PackedTensor
             f"{pack_awq.BITS} bits in the layout 'gemm' were expected"
         )
     packed, used = [], set()
-    for name in [name for name in base.tensors if name.endswith(".qweight")]:
-        module = name.removesuffix(".qweight")
-        parts = {part: base.info(f"{module}.{part}") for part in pack_awq.STORED}
+    for module, parts in _modules(base, pack_awq.STORED):
         used |= {info.name for info in parts.values()}
         columns, words = parts["qweight"].shape
         shape = (words * _AWQ_WORD, columns)
