@@ -12,6 +12,7 @@ from lf_export.formats.base import significant
 from lf_export.formats.gguf_arch import GgufTensor
 from lf_export.formats.gguf_imatrix import Imatrix
 from lf_export.formats.gguf_writer import GgufFile, interleave
+from lf_export.formats.linears import circumstances
 from lf_export.progress import say
 from lf_export.quant.ggml import TYPES
 from lf_export.quant.ggml_blocks import LAYOUTS
@@ -91,17 +92,11 @@ class GgufGptq:
     def _remember(self, name: str, kind: str, solved: Compensated) -> None:
         if solved.reason:
             say(f"{name} ({kind}): llama.cpp's own codes: {solved.reason}")
-        facts: dict[str, Any] = {
+        self._facts[name, kind] = {
             "type": kind,
             "method": solved.method,
             "error": significant(solved.error),
             "imatrix_error": significant(solved.imatrix_error),
             "judged_on": solved.judged_on,
+            **circumstances(solved),
         }
-        if solved.damp is not None:
-            facts["damp_percent"] = solved.damp
-        if solved.dead:
-            facts["dead_inputs"] = solved.dead
-        if solved.reason:
-            facts["reason"] = solved.reason
-        self._facts[name, kind] = facts

@@ -9,6 +9,7 @@ from lf_export.checkpoint.index import Checkpoint
 from lf_export.errors import InputError
 from lf_export.formats.base import significant
 from lf_export.formats.shards import Entry
+from lf_export.quant.ggml_gptq import Compensated
 from lf_export.quant.grid import Scheme
 from lf_export.quant.solve import Solution
 from lf_export.walk.families import family_of, num_layers
@@ -117,12 +118,18 @@ def packed_entries(module: str, shape: Sequence[int], scheme: Scheme) -> Iterato
 
 def solution_facts(solution: Solution) -> dict[str, Any]:
     """What a manifest says of a linear that GPTQ solved, as JSON values."""
-    facts: dict[str, Any] = {
+    return {
         "method": solution.method,
         "error": significant(solution.error),
         "rtn_error": significant(solution.rtn_error),
         "judged_on": solution.judged_on,
+        **circumstances(solution),
     }
+
+
+def circumstances(solution: Solution | Compensated) -> dict[str, Any]:
+    """Damping, dead inputs and the reason of a fallback, where there are any."""
+    facts: dict[str, Any] = {}
     if solution.damp is not None:
         facts["damp_percent"] = solution.damp
     if solution.dead:
