@@ -12,16 +12,15 @@ Needs 7 GB of disk in the cache folder (--cache). Run it on an idle machine, and
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from charged import charged
+from ran import environment, show_environment
 
 FULL = {
     "hidden_size": 2048,
@@ -178,8 +177,8 @@ def report(result: dict[str, Any]) -> None:
         print(f"| {side:<12} | {row['wall_s']:7.2f} | {row['cpu_s']:6.2f} | {row['peak_mb']:7.0f} |")
     ratio = result["ratios"]
     print(f"| {'ratio':<12} | {ratio['wall_s']:6.2f}x | {ratio['cpu_s']:5.2f}x | {ratio['peak_mb']:6.2f}x |")
-    print("\n" + ", ".join(f"{name} {version}" for name, version in result["versions"].items()))
-    print(f"{result['machine']}, {result['threads']} threads, {result['gigabytes']:.2f} GB of weights")
+    print()
+    show_environment(result, f", {result['gigabytes']:.2f} GB of weights")
     if not result["quick"]:
         memory = result["medians"]["lf-export"]["peak_mb"]
         met = ratio["wall_s"] >= WALL_BOUND and ratio["cpu_s"] >= CPU_BOUND and memory < MEMORY_BOUND_MB
@@ -219,8 +218,7 @@ def main() -> None:
         "threads": options.threads,
         "quick": options.quick,
         "gigabytes": (folder / "base" / "model.safetensors").stat().st_size / 1e9,
-        "versions": {name: metadata.version(name) for name in ("lf-export", "torch", "transformers", "peft")},
-        "machine": f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        **environment("lf-export", "torch", "transformers", "peft"),
     }
     report(result)
     if options.json:
