@@ -71,10 +71,20 @@ MIXES = {
         "no_function_fits": 0.10,
         "chat": 0.05,
     },
+    "doubt": {
+        "call": 0.32,
+        "option": 0.05,
+        "parallel": 0.04,
+        "multi_turn": 0.03,
+        "clarify": 0.15,
+        "contrast": 0.21,
+        "no_function_fits": 0.16,
+        "chat": 0.04,
+    },
 }
-_CHAT_GROUPS = {"finish": 0.03, "last": 0.04, "ask": 0.04}  # of groups without functions, else 0.08
+_CHAT_GROUPS = {"finish": 0.03, "last": 0.04, "ask": 0.04, "doubt": 0.04}  # of groups without functions, else 0.08
 # of groups whose first function takes an object
-_NESTED_SHARE = {"calls": 0.0, "abstain": 0.4, "balanced": 0.2, "finish": 0.1, "last": 0.2, "ask": 0.1}
+_NESTED_SHARE = {"calls": 0.0, "abstain": 0.4, "balanced": 0.2, "finish": 0.1, "last": 0.2, "ask": 0.1, "doubt": 0.1}
 _PREPOSITIONS = "in|on|at|for|to|from|of|with|by|until|as|under|into|over|called"
 _UNITS = "minutes?|min|hours?|days?|nights?|weeks?|months?|years?|people|guests|seats|percent|euros?|dollars?|degrees"
 _NEW_ENUMS = 0.3  # of the functions shown
