@@ -14,71 +14,18 @@ import os
 import platform
 import shutil
 import sys
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from charged import charged
+from random_model import RandomTokens, Shape, make
 
 HIDDEN, INNER, HEADS, VOCABULARY = 512, 1024, 8, 256
 SAMPLE = 256  # tokens
 MANY = 16  # times the tokens, for the second table
 SPILL = 1 << 20
 BOUND = 1.1
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Token ids and their classes."""
-
-    ids: Any
-    classes: Any
-
-
-class Data:
-    """Random tokens, as a calibration set has them."""
-
-    digest = "0" * 64
-
-    def __init__(self, tokens: int) -> None:
-        rng = np.random.default_rng(0)
-        classes = np.zeros(SAMPLE, np.uint8)
-        ids = rng.integers(0, VOCABULARY, size=(max(2, tokens // SAMPLE), SAMPLE)).astype(np.int32)
-        self.samples = [Sample(row, classes) for row in ids]
-        self.weights: dict[int, float] = {}
-        self.audit = self
-
-    def to_json(self) -> dict[str, Any]:
-        """What a manifest holds of it."""
-        return {"samples": len(self.samples)}
-
-
-def make(folder: Path, layers: int) -> None:
-    """Write a random Llama with a byte-level tokenizer."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
-
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        "llama",
-        vocab_size=VOCABULARY,
-        hidden_size=HIDDEN,
-        intermediate_size=INNER,
-        num_hidden_layers=layers,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-        dtype="bfloat16",
-    )
-    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
-    alphabet = {letter: index for index, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
 
 
 def quantize(model: Path, out: Path, tokens: int, memory: int, threads: int) -> None:
@@ -90,7 +37,8 @@ def quantize(model: Path, out: Path, tokens: int, memory: int, threads: int) -> 
         TargetPlan("gptq", "gptq", out / "gptq", {"bits": 4}),
         TargetPlan("gguf", "gguf", out / "gguf", {"type": "Q4_K_M"}, "depth"),
     ]
-    quantize_targets(open_checkpoint(model), plans, Data(tokens), threads=threads, memory=memory)  # type: ignore[arg-type]
+    data: Any = RandomTokens(max(2, tokens // SAMPLE), SAMPLE)
+    quantize_targets(open_checkpoint(model), plans, data, threads=threads, memory=memory)
 
 
 def child(folder: Path, task: str, layers: int, tokens: int, memory: int, threads: int) -> dict[str, float]:
@@ -129,7 +77,8 @@ def main() -> None:
     parser.add_argument("--task", choices=("make", "quantize"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.task == "make":
-        make(options.cache / "model", options.layers[0])
+        shape = Shape(options.layers[0], HIDDEN, INNER, HEADS, HEADS, VOCABULARY, tied=True)
+        make(options.cache / "model", shape)
         return
     if options.task == "quantize":
         quantize(options.cache / "model", options.cache, options.tokens, options.memory, options.threads)
