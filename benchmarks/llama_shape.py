@@ -6,8 +6,9 @@ included; the bound is 8 GB. Quality is not looked at: these weights have none.
 
     python benchmarks/llama_shape.py [--shape 7B] [--layers 32] [--samples 16] [--threads 2] [--json FILE]
 
-Needs three times the model's size on disk. With fewer layers the time per layer is the same and the rest is projected.
-A run that was killed goes on where it was when it is started again with --keep.
+Needs twice the model's size on disk. First the plan (`lf-export run --dry-run`) of the same targets is asked for, for
+the shapes of 7B, 13B and 70B: its time for 7B stands beside what was measured. A run that was killed goes on where it
+was when it is started again with --keep.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -24,7 +26,7 @@ from typing import Any
 
 from charged import charged
 from ran import environment
-from random_model import LLAMA_2, RandomTokens, make
+from random_model import LLAMA_2, RandomTokens, make, make_adapter
 
 LENGTH = 128  # tokens
 BOUND_MB = 8000
@@ -74,6 +76,38 @@ def quantize(folder: Path, samples: int, threads: int) -> None:
         quantize_targets(open_checkpoint(folder / "model"), plans, data, threads=threads)
 
 
+def planned(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """What `lf-export run --dry-run` says for each shape, by shape; files with no data are enough for it."""
+    found = {}
+    for name, shape in LLAMA_2.items():
+        folder = options.cache / f"plan-{name}"
+        shutil.rmtree(folder, ignore_errors=True)
+        make(folder / "model", shape, hollow=True)
+        make_adapter(folder / "adapter", shape)
+        recipe = {
+            "version": 1,
+            "name": name.lower(),
+            "base": {"path": "model"},
+            "adapters": ["adapter"],
+            "output": str(folder / "out"),
+            "calibration": {"num_samples": options.samples, "max_seq_length": LENGTH},
+            "quantize": {"gptq": {"format": "gptq", "bits": 4}, "gguf": {"format": "gguf", "type": "Q4_K_M"}},
+        }
+        (folder / "recipe.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+        command = [sys.executable, "-m", "lf_export", "run", str(folder / "recipe.yaml"), "--dry-run", "--json"]
+        command += ["--threads", str(options.threads)]
+        ended = subprocess.run(command, check=True, capture_output=True, text=True)
+        steps = [step for step in json.loads(ended.stdout)["steps"] if step["name"] in recipe["quantize"]]
+        found[name] = {
+            "seconds": sum(step["seconds"] for step in steps),
+            "layer_s": sum(step["seconds"] for step in steps) / shape.layers,
+            "memory_bytes": max(step["peak_memory_bytes"] for step in steps),
+            "disk_bytes": sum(step["writes_bytes"] for step in steps) + max(step["scratch_bytes"] for step in steps),
+        }
+        shutil.rmtree(folder)
+    return found
+
+
 def size(folder: Path) -> int:
     """Bytes of all files below."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -89,6 +123,7 @@ def per_layer(log: Path) -> dict[str, float]:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Make the model, quantize it in a child, and say what it took."""
     cache: Path = options.cache
+    plans = planned(options)
     here = [sys.executable, str(Path(__file__).resolve()), "--cache", str(cache), "--samples", str(options.samples)]
     here += ["--threads", str(options.threads), "--layers", str(options.layers), "--shape", options.shape]
     variables = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
@@ -97,6 +132,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         charged([*here, "--task", "make"], variables, cache / "make.log")
     values = charged([*here, "--task", "quantize"], variables, cache / "quantize.log")
     return {
+        "planned": plans,
         "shape": options.shape,
         "layers": options.layers,
         "tokens": options.samples * LENGTH,
@@ -135,6 +171,12 @@ def main() -> None:
     result = measure(options)
     if not options.keep:
         shutil.rmtree(options.cache)
+    print("\n| plan | time h | a layer s | memory GB | disk GB |\n|---|---|---|---|---|")
+    for name, plan in result["planned"].items():
+        print(
+            f"| {name} | {plan['seconds'] / 3600:.1f} | {plan['layer_s']:.1f} | {plan['memory_bytes'] / 1e9:.1f} "
+            f"| {plan['disk_bytes'] / 1e9:.1f} |"
+        )
     print("| shape | layers | tokens | model GB | peak MB | wall s | CPU s | a layer: wall s | CPU s |")
     print("|---|---|---|---|---|---|---|---|---|")
     layer = result["per_layer"]

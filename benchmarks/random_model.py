@@ -1,7 +1,9 @@
 """Random-weight Llamas of any shape and random calibration tokens: for what memory and time cost, never for quality."""
 
 import json
+import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,13 +77,16 @@ LLAMA_2 = {
 }
 
 
-def make(folder: Path, shape: Shape, seed: int = 0) -> None:
-    """Write the model, one tensor in memory at a time, with a tokenizer of 256 byte tokens."""
+def make(folder: Path, shape: Shape, seed: int = 0, *, hollow: bool = False) -> None:
+    """Write the model, one tensor in memory at a time, with a tokenizer of 256 byte tokens.
+
+    A hollow one has files of the right size and header that take no disk: enough for a plan.
+    """
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from lf_export.checkpoint.writer import write_safetensors
+    from lf_export.checkpoint.writer import SafetensorsFile, write_safetensors
 
     generator = torch.Generator().manual_seed(seed)
 
@@ -97,7 +102,11 @@ def make(folder: Path, shape: Shape, seed: int = 0) -> None:
     where = {}
     for number, layout in enumerate(files, 1):
         name = f"model-{number:05}-of-{len(files):05}.safetensors"
-        write_safetensors(folder / name, layout, parts(layout), {"format": "pt"})
+        if hollow:
+            with closing(SafetensorsFile(folder / name, layout, {"format": "pt"})) as file:
+                os.truncate(folder / name, file.size)
+        else:
+            write_safetensors(folder / name, layout, parts(layout), {"format": "pt"})
         where |= {entry[0]: name for entry in layout}
     index = {"metadata": {"total_size": sum(path.stat().st_size for path in folder.iterdir())}, "weight_map": where}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
@@ -106,6 +115,19 @@ def make(folder: Path, shape: Shape, seed: int = 0) -> None:
     tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+
+
+def make_adapter(folder: Path, shape: Shape) -> None:
+    """Write a LoRA of rank 1 on the first layer's q_proj that changes nothing: a recipe needs one."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    stem = "base_model.model.model.layers.0.self_attn.q_proj."
+    parts = {"lora_A": torch.zeros(1, shape.hidden), "lora_B": torch.zeros(shape.hidden, 1)}
+    save_file({f"{stem}{part}.weight": tensor for part, tensor in parts.items()}, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 @dataclass(frozen=True)

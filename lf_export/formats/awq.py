@@ -13,11 +13,14 @@ from lf_export.checkpoint.staging import disk_errors
 from lf_export.errors import StepError
 from lf_export.formats.awq_plan import AwqOptions, entries_of, quantization_config, scheme_of
 from lf_export.formats.base import ArtifactFacts, Format, Snapshot, significant
-from lf_export.formats.linears import linear_names, mean_of
+from lf_export.formats.linears import group_shapes, linear_names, mean_of
+from lf_export.formats.pace import Pace
 from lf_export.formats.shards import Shards
 from lf_export.progress import say
+from lf_export.quant.awq import EXPONENTS, SEARCH_ROWS
 from lf_export.quant.awq_solve import AwqGroup, AwqLinear, quantize_awq
 from lf_export.quant.fold import Fold
+from lf_export.quant.moments import Moments
 from lf_export.quant.pack_awq import pack_awq
 from lf_export.walk.inputs import input_makers, made_by
 from lf_export.walk.view import LayerView
@@ -169,11 +172,26 @@ def _size(checkpoint: Checkpoint, options: AwqOptions) -> int:
     return sum(entry.nbytes for entry in entries_of(checkpoint, scheme_of(checkpoint, options)))
 
 
+def _seconds(checkpoint: Checkpoint, options: AwqOptions, pace: Pace) -> float:
+    """The search looks at some rows of each input's linears for each exponent; then all rows are rounded once."""
+    scheme = scheme_of(checkpoint, options)
+    tried = (len(EXPONENTS) + 1) * SEARCH_ROWS if options.scale_search else 0
+    groups = list(group_shapes(checkpoint))
+    weights = sum(sum(out * n for out, n in group) + tried * group[0][1] for group in groups)
+
+    def quantize(W: torch.Tensor, moments: Moments) -> object:
+        return quantize_awq({"linear": W}, moments, None, scheme)
+
+    products = 2.0 * tried * sum(group[0][1] ** 2 for group in groups)
+    return pace.products(products) + pace.rounding(("awq", scheme), quantize, weights)
+
+
 FORMAT = Format(
     name="awq",
     summary="a Hugging Face folder for Transformers, vLLM and SGLang, scaled by activation",
     options=AwqOptions,
     open=AwqTarget,
     size=_size,
+    seconds=_seconds,
     schemes={"W4A16": {"bits": 4}},
 )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from lf_export.checkpoint.index import Checkpoint
+from lf_export.formats.pace import Pace
 from lf_export.walk.view import LayerView, LayerVisitor
 
 # What a target says for the manifest: JSON values, the same for the same inputs.
@@ -81,6 +82,8 @@ class Format:
             computed.
         size: (checkpoint, options) → bytes on disk, from shapes alone; raises InputError likewise.
         scratch: (checkpoint, options) → bytes on disk beside them while it is made.
+        seconds: (checkpoint, options, the machine's pace) → how long its linears take, the pass over the data apart;
+            None where nobody knows.
     """
 
     name: str
@@ -90,3 +93,4 @@ class Format:
     size: Callable[[Checkpoint, Any], int]
     schemes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     scratch: Callable[[Checkpoint, Any], int] = lambda _, __: 0
+    seconds: Callable[[Checkpoint, Any, Pace], float | None] = lambda _, __, ___: None

@@ -1,9 +1,11 @@
 """The GGUF format: files for llama.cpp, one for each type, with one importance matrix from the calibration pass."""
 
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import torch
 from pydantic import Field, field_validator, model_validator
 
 from lf_export.checkpoint.index import Checkpoint
@@ -15,6 +17,12 @@ from lf_export.formats.gguf_imatrix import Imatrix
 from lf_export.formats.gguf_tokenizer import read_tokenizer
 from lf_export.formats.gguf_types import SCHEMES, GgufScheme
 from lf_export.formats.gguf_writer import GgufFile, GgufIdentity, planned_types, tensor_nbytes
+from lf_export.formats.linears import group_shapes
+from lf_export.formats.pace import Pace, feedback_operations
+from lf_export.quant.ggml import GgmlType, quantize
+from lf_export.quant.ggml_blocks import LAYOUTS
+from lf_export.quant.ggml_gptq import Compensator
+from lf_export.quant.moments import Moments
 from lf_export.walk.view import LayerView
 
 IMATRIX_NAME = "imatrix.gguf"
@@ -174,11 +182,40 @@ def _size(checkpoint: Checkpoint, options: GgufOptions) -> int:
     return total
 
 
+def _seconds(checkpoint: Checkpoint, options: GgufOptions, pace: Pace) -> float:
+    """Each file is rounded by itself; the factors of error feedback are made once for all of them."""
+    plan = plan_tensors(checkpoint)
+    total, rounds = 0.0, 0
+    for scheme in options.schemes:
+        imatrix = options.calibrated(scheme)
+        counts: dict[tuple[GgmlType, bool], int] = {}
+        for tensor, kind in planned_types(plan, scheme, checkpoint, imatrix=imatrix):
+            key = kind, options.method == "gptq" and imatrix and tensor.layer is not None and kind.name in LAYOUTS
+            counts[key] = counts.get(key, 0) + prod(tensor.shape)
+        total += sum(_rounding(kind, fed_back, options, pace, count) for (kind, fed_back), count in counts.items())
+        rounds += any(fed_back for _, fed_back in counts)
+    return total + (pace.products(feedback_operations(group_shapes(checkpoint), rounds)) if rounds else 0.0)
+
+
+def _rounding(kind: GgmlType, fed_back: bool, options: GgufOptions, pace: Pace, weights: int) -> float:
+    if not kind.quantized:
+        return 0.0
+
+    def quantize_one(W: torch.Tensor, moments: Moments) -> object:
+        importance = moments.H.diagonal().numpy() if options.method != "rtn" else None
+        if fed_back:
+            return Compensator(moments, None, threads=options.threads).solve({"linear": W}, kind, importance)
+        return quantize(W.numpy(), kind, importance, options.threads)
+
+    return pace.rounding(("gguf", kind.name, fed_back, options.method), quantize_one, weights)
+
+
 FORMAT = Format(
     name="gguf",
     summary="files for llama.cpp, Ollama and LM Studio",
     options=GgufOptions,
     open=GgufTarget,
     size=_size,
+    seconds=_seconds,
     schemes={name: {"types": (name,)} for name in SCHEMES},
 )

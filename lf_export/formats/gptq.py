@@ -1,9 +1,12 @@
 """The GPTQ format: a Hugging Face folder that Transformers, vLLM and SGLang load as it is."""
 
 import json
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from lf_export.checkpoint.carry import copy_companions
 from lf_export.checkpoint.index import Checkpoint
@@ -13,10 +16,12 @@ from lf_export.formats.base import ArtifactFacts, Format, Snapshot
 from lf_export.formats.gptq_config import loads_in, quantization_config
 from lf_export.formats.gptq_mixed import Candidates, candidate_entries
 from lf_export.formats.gptq_options import GptqOptions, average_bits, choices_of, extra_bits
-from lf_export.formats.linears import gptq_entries, linear_names, mean_of, solution_facts
+from lf_export.formats.linears import gptq_entries, group_shapes, linear_names, mean_of, solution_facts
+from lf_export.formats.pace import Pace, feedback_operations
 from lf_export.formats.shards import Shards
 from lf_export.progress import say
 from lf_export.quant.grid import Scheme
+from lf_export.quant.moments import Moments
 from lf_export.quant.pack import STORED, pack
 from lf_export.quant.solve import GroupSolver, Solution
 from lf_export.walk.view import LayerView
@@ -193,6 +198,26 @@ def _scratch(checkpoint: Checkpoint, options: GptqOptions) -> int:
     return sum(entry.nbytes for entry in candidate_entries(checkpoint, choices_of(checkpoint, options)[1]))
 
 
+def _seconds(checkpoint: Checkpoint, options: GptqOptions, pace: Pace) -> float:
+    """Each linear is solved once for each number of bits that it may get."""
+    _, choices = choices_of(checkpoint, options)
+    tried: dict[Scheme, int] = {}
+    for name, schemes in choices.items():
+        for scheme in schemes:
+            tried[scheme] = tried.get(scheme, 0) + checkpoint.info(f"{name}.weight").numel
+
+    def rounding(scheme: Scheme) -> float:
+        fitting = replace(scheme, group_size=min(scheme.group_size, 128))
+
+        def quantize(W: torch.Tensor, moments: Moments) -> object:
+            return GroupSolver(moments, None).solve({"linear": W}, fitting)
+
+        return pace.rounding(("gptq", fitting), quantize, tried[scheme])
+
+    rounds = max(len(schemes) for schemes in choices.values())
+    return pace.products(feedback_operations(group_shapes(checkpoint), rounds)) + sum(map(rounding, tried))
+
+
 FORMAT = Format(
     name="gptq",
     summary="a Hugging Face folder for Transformers, vLLM and SGLang",
@@ -200,5 +225,6 @@ FORMAT = Format(
     open=GptqTarget,
     size=_size,
     scratch=_scratch,
+    seconds=_seconds,
     schemes={f"W{bits}A16": {"bits": bits} for bits in (2, 3, 4, 8)},
 )

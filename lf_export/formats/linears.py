@@ -36,6 +36,15 @@ def linear_names(checkpoint: Checkpoint) -> Iterator[str]:
             yield f"{family.prefix(index)}.{linear}"
 
 
+def group_shapes(checkpoint: Checkpoint) -> Iterator[list[tuple[int, int]]]:
+    """For each distinct input of a linear of the decoder the shapes [out, in] of the linears that read it, in order."""
+    family = family_of(checkpoint.config)
+    for index in range(num_layers(checkpoint.config)):
+        for group in family.groups:
+            shapes = [checkpoint.info(f"{family.prefix(index)}.{linear}.weight").shape for linear in group]
+            yield [(shape[0], shape[1]) for shape in shapes]
+
+
 def group_size_for(
     checkpoint: Checkpoint,
     wanted: int | Literal["auto"],

@@ -22,7 +22,7 @@ from lf_export.quant.grid import Scheme, find_grid, nearest
 EXPONENTS = tuple(step / 10 for step in range(11))
 
 # Outputs that the search looks at, evenly spread: with all of them the held-out error is the same to 1 %.
-_ROWS = 128
+SEARCH_ROWS = 128
 
 # Magnitudes below this share of their mean count as this much: a channel that was never used says nothing.
 _LEAST = 1e-3
@@ -53,7 +53,7 @@ def search_scales(W: torch.Tensor, H: torch.Tensor, fold: Fold, scheme: Scheme) 
         fold: what makes the input.
         scheme: bits, group size, symmetry, and whether ranges are clipped.
     """
-    sample = W[:: max(1, W.shape[0] // _ROWS)]
+    sample = W[:: max(1, W.shape[0] // SEARCH_ROWS)]
     best = Scales(torch.ones(fold.elements, device=W.device), None)
     least = _loss(sample, H, None, scheme)
     for exponent, divisors in candidates(W, H, fold):

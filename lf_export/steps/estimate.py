@@ -1,4 +1,4 @@
-"""What a step will cost in bytes, from headers and options alone; estimates, and said to be so."""
+"""What a step will cost in bytes and seconds, from headers and options alone; estimates, and said to be so."""
 
 import os
 from collections.abc import Sequence
@@ -8,8 +8,11 @@ from math import prod
 from lf_export.checkpoint.header import DTYPE_BYTES
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.formats import FORMATS
+from lf_export.formats.linears import group_shapes
+from lf_export.formats.pace import Pace
 from lf_export.recipe import CalibrationRecipe, Recipe
 from lf_export.steps.quantize import TargetPlan, format_options
+from lf_export.walk.stream import compute_dtype
 
 _INTERPRETER = 350_000_000
 """Resident bytes of Python with torch loaded and one layer class imported."""
@@ -67,6 +70,30 @@ def quantize(
     if plan.format == "onnx":  # its builder is a child process, measured at 3.6 times a bf16 model
         memory = max(memory, _INTERPRETER + 4 * _bytes(base))
     return Cost(_bytes(base) if first else 0, writes, memory, scratch + 2 * activations)
+
+
+def quantize_seconds(
+    base: Checkpoint, plans: Sequence[TargetPlan], recipe: Recipe, threads: int
+) -> dict[str, float | None]:
+    """Seconds of each target, None where nobody knows; the pass over the data stands at the first of them.
+
+    The work is counted from shapes; the rates are measured now, on this machine, in a second or two. The pass over the
+    data stands at the first whose time is known.
+    """
+    import torch  # noqa: PLC0415 - heavy
+
+    pace = Pace(threads)
+    seconds = {plan.name: FORMATS[plan.format].seconds(base, format_options(plan, threads), pace) for plan in plans}
+    tokens = _tokens(recipe.calibration)
+    groups = list(group_shapes(base))
+    forward = 2 * tokens * sum(out * n for group in groups for out, n in group)
+    moments = tokens * sum(group[0][1] ** 2 for group in groups)  # half of a symmetric product
+    walked = pace.products(forward + moments, compute_dtype(torch.device("cpu")))
+    for name, each in seconds.items():
+        if each is not None:
+            seconds[name] = each + walked
+            break
+    return seconds
 
 
 def bench(base: Checkpoint | None, recipe: Recipe) -> Cost:

@@ -21,6 +21,7 @@ class Step:
         writes: bytes of the output.
         peak_memory: the largest resident memory, estimated.
         scratch: bytes on disk while it runs, beside the output.
+        seconds: how long it takes, estimated; None where it is not known.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Step:
     writes: int | None
     peak_memory: int | None
     scratch: int = 0
+    seconds: float | None = None
 
 
 def bytes_text(count: int | None) -> str:
@@ -45,9 +47,21 @@ def bytes_text(count: int | None) -> str:
     raise AssertionError
 
 
+def seconds_text(seconds: float | None) -> str:
+    """A time for people, to two digits: 45 s, 12 min, 3 h 20 min; a dash where it is not known."""
+    if seconds is None:
+        return "-"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes < 600 else f"{round(minutes / 60)} h"
+
+
 def table(steps: Sequence[Step]) -> str:
     """The plan as a table, with what the run needs in all."""
-    rows = [("step", "state", "reads", "writes", "peak memory", "output")]
+    rows = [("step", "state", "reads", "writes", "peak memory", "time", "output")]
     rows += [
         (
             step.name,
@@ -55,6 +69,7 @@ def table(steps: Sequence[Step]) -> str:
             bytes_text(step.reads),
             bytes_text(step.writes),
             bytes_text(step.peak_memory),
+            seconds_text(step.seconds),
             str(step.output),
         )
         for step in steps
@@ -96,6 +111,7 @@ def as_facts(steps: Sequence[Step]) -> Mapping[str, Any]:
                 "writes_bytes": step.writes,
                 "peak_memory_bytes": step.peak_memory,
                 "scratch_bytes": step.scratch,
+                "seconds": step.seconds,
             }
             for step in steps
         ],

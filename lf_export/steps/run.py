@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,10 @@ def plan_text(path: Path, threads: int | None, memory: int | None = None) -> tup
         InputError: a wrong recipe, model, adapter or data.
     """
     inputs = _inputs(path, threads, memory, prepare=False)
-    steps = _steps(inputs)
+    steps = _timed(inputs, _steps(inputs))
     text = table(steps)
+    if any(step.seconds is not None for step in steps):
+        text += "\ntimes are estimates, from rates measured on this machine just now"
     if inputs.base is None:
         text += f"\nthe base model is not there yet: {inputs.recipe.base.script} will make it, sizes are known then"
     return text, dict(as_facts(steps))
@@ -229,6 +231,19 @@ def _steps(inputs: _Inputs) -> list[Step]:
         digest = step_digest("bench", options, [[step.digest for step in steps], suites])
         steps.append(_step(BENCH, output / BENCH, digest, estimate.bench(base, recipe)))
     return steps
+
+
+def _timed(inputs: _Inputs, steps: list[Step]) -> list[Step]:
+    """The steps with how long the targets that are still to do will take, where the base is there to count from."""
+    names = {step.name for step in steps if not step.done}
+    waiting = [plan for plan in _targets(inputs) if plan.name in names]
+    if inputs.base is None or not waiting:
+        return steps
+    base = open_checkpoint(inputs.base)
+    if inputs.recipe.merge.dequantize_base:
+        base = dequantized(base)
+    seconds = estimate.quantize_seconds(base, waiting, inputs.recipe, inputs.threads)
+    return [replace(step, seconds=seconds.get(step.name)) for step in steps]
 
 
 def _step(name: str, output: Path, digest: str, cost: estimate.Cost) -> Step:

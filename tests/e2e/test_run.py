@@ -134,6 +134,10 @@ def test_a_dry_run_says_what_it_would_do_and_touches_nothing(
     facts = json.loads(lf_export("run", recipe(), "--dry-run", "--json").out)
     assert facts["needs"]["disk"] > 0
     assert all(step["writes_bytes"] > 0 for step in facts["steps"])
+    assert {step["name"]: step["seconds"] is not None for step in facts["steps"]} == {
+        name: name in ARTIFACTS for name in ("merged", "calibration", *ARTIFACTS, "bench")
+    }
+    assert "times are estimates" in ended.out
 
 
 def test_a_changed_option_makes_again_what_depends_on_it(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lf_export.steps.plan import Step, as_facts, bytes_text, table, totals
+from lf_export.steps.plan import Step, as_facts, bytes_text, seconds_text, table, totals
 
 
 def _step(name: str, *, done: bool = False, writes: int | None = 10, memory: int | None = 5, scratch: int = 0) -> Step:
@@ -17,6 +17,14 @@ def _step(name: str, *, done: bool = False, writes: int | None = 10, memory: int
 )
 def test_bytes_are_read_by_people(count: int | None, text: str) -> None:
     assert bytes_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.2, "0 s"), (89, "89 s"), (95, "2 min"), (12_000, "3 h 20 min"), (50_000, "14 h")],
+)
+def test_times_are_read_by_people(seconds: float | None, text: str) -> None:
+    assert seconds_text(seconds) == text
 
 
 def test_only_what_is_still_to_do_is_counted() -> None:
