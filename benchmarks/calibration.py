@@ -39,9 +39,9 @@ QUANTIZERS: dict[str, tuple[str, dict[str, Any]]] = {
     "q4_k_m": ("gguf", {"types": ("Q4_K_M",), "method": "imatrix", "name": "m"}),
 }
 UNCALIBRATED: dict[str, tuple[str, dict[str, Any]]] = {
-    "rtn": ("awq", {"bits": 4, "group_size": 64, "scale_search": False, "clip_search": False}),
     "q4_k_m": ("gguf", {"types": ("Q4_K_M",), "method": "rtn", "name": "m"}),
 }
+ROUNDED = {"bits": 4, "group_size": 64, "sym": False, "clip_search": False}
 LENGTH = 256  # tokens of a sample of random tokens or of text
 
 
@@ -51,7 +51,7 @@ def data_of(arm: str, seed: int, options: argparse.Namespace, tokenizer: Any) ->
     from lf_export.calibration.tokens import TokenClass, TokenizedSample
 
     share = {"chat": 0.0, "calls": 1.0}.get(arm, 0.5)
-    weight = float(arm.rpartition("x")[2]) if "x" in arm else 1.0
+    weight = float(arm.partition(" x")[2] or 1)
     made = build(
         CalibrationOptions(
             calls=(DATA / "calls.jsonl",),
@@ -132,7 +132,32 @@ def quantize(options: argparse.Namespace, arm: str, seed: int, tokenizer: Any, o
     walk(checkpoint, data, list(targets.values()))
     for target in targets.values():
         target.finish()
-    return {folder.name: folder for folder in targets}
+    made = {folder.name: folder for folder in targets}
+    if arm == "none":
+        made["rtn"] = out / "rtn"
+        write_plain(options.model, made["rtn"], rounded=True)
+    return made
+
+
+def write_plain(model: Path, out: Path, *, rounded: bool) -> None:
+    """The model in float32, so that it computes as quantized ones do; its linears rounded to nearest, if wanted."""
+    import torch
+    from safetensors.torch import save_file
+
+    from lf_export.checkpoint.carry import copy_companions
+    from lf_export.checkpoint.index import open_checkpoint
+    from lf_export.formats.linears import linear_names
+    from lf_export.quant.gptq import dequantize, rtn
+    from lf_export.quant.grid import Scheme
+
+    checkpoint = open_checkpoint(model)
+    tensors = {name: checkpoint.read(name, dtype=torch.float32) for name in checkpoint.tensors}
+    for name in linear_names(checkpoint) if rounded else ():
+        weight = f"{name}.weight"
+        tensors[weight] = dequantize(rtn(tensors[weight], Scheme(**ROUNDED))).contiguous()
+    out.mkdir()
+    copy_companions(checkpoint.root, out, lambda config: {**config, "dtype": "float32", "torch_dtype": "float32"})
+    save_file(tensors, out / "model.safetensors", {"format": "pt"})
 
 
 def opened(folder: Path, threads: int) -> Any:
@@ -195,18 +220,20 @@ def measure(options: argparse.Namespace, log: Path) -> None:
     torch.set_num_threads(options.threads)
     tokenizer = AutoTokenizer.from_pretrained(options.model, local_files_only=True)
     items = heldout(options, tokenizer)
-    base = options.cache / "base"
+    base, whole = options.cache / "base", options.cache / "model"
+    if not whole.exists():
+        write_plain(options.model, whole, rounded=False)
     if not (base / f"{len(items) - 1}.npy").exists():
         base.mkdir(exist_ok=True)
-        session = opened(options.model, options.threads)
+        session = opened(whole, options.threads)
         for number, logits in enumerate(rows_of(session, items)):
             np.save(base / f"{number}.npy", logits)
         session.close()
     done = {(row["arm"], row["seed"]) for row in read(log)}
     if ("unquantized", 0) not in done:
-        found = {"rows": judge(options.model, base, items, options.threads)}
+        found = {"rows": judge(whole, base, items, options.threads)}
         if options.answers:
-            found["answers"] = answers(options.model, options.answers, options.threads, options.model)
+            found["answers"] = answers(whole, options.answers, options.threads, options.model)
         note(log, {"arm": "unquantized", "seed": 0, "artifacts": {"model": found}})
     for seed in options.seeds:
         for arm in options.arms:
