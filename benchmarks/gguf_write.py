@@ -22,26 +22,11 @@ from typing import Any
 
 from charged import charged
 from ran import environment, show_environment
+from random_model import Shape, make
 
-FULL = {"hidden_size": 1024, "num_hidden_layers": 24, "intermediate_size": 2816, "num_attention_heads": 16}
-QUICK = {"hidden_size": 512, "num_hidden_layers": 4, "intermediate_size": 1536, "num_attention_heads": 8}
+FULL = Shape(layers=24, hidden=1024, inner=2816, heads=16, kv_heads=4, vocabulary=32000)
+QUICK = Shape(layers=4, hidden=512, inner=1536, heads=8, kv_heads=4, vocabulary=32000)
 ARMS = ("direct", "via-f16")
-
-
-def make_inputs(folder: Path, size: dict[str, int]) -> None:
-    """Write a random Llama with a byte-level tokenizer; runs in a child, so that no memory of it stays."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
-
-    torch.manual_seed(0)
-    fields = {"vocab_size": 32000, "num_key_value_heads": 4, "max_position_embeddings": 2048, "dtype": "bfloat16"}
-    config = AutoConfig.for_model("llama", **fields, **size, tie_word_embeddings=False)
-    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
-    alphabet = {letter: index for index, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
 
 
 def random_imatrix(plan: list[Any]) -> Any:
@@ -191,8 +176,8 @@ def main() -> None:
     options = parser.parse_args()
     model, cache, scheme, threads = options.model, options.cache, options.type, options.threads
     tasks = {
-        "make": lambda: make_inputs(cache, FULL),
-        "make-quick": lambda: make_inputs(cache, QUICK),
+        "make": lambda: make(cache, FULL),
+        "make-quick": lambda: make(cache, QUICK),
         "direct": lambda: write(model, cache / f"direct-{scheme}.gguf", scheme, threads, imatrix=options.imatrix),
         "via-f16": lambda: (
             write(model, cache / "f16.gguf", "F16", threads, imatrix=False),
@@ -207,7 +192,8 @@ def main() -> None:
         return
     if model is None:
         model = cache / ("gguf-quick" if options.quick else "gguf-0.4b")
-        if not (model / "model.safetensors").exists():
+        if not (model / "tokenizer.json").exists():  # it is written last
+            shutil.rmtree(model, ignore_errors=True)
             print(f"writing random weights to {model}", flush=True)
             child(["--task", "make-quick" if options.quick else "make", "--cache", str(model)], threads)
     folder = cache / "gguf-out"

@@ -142,8 +142,11 @@ def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torc
 AttentionInterface.register("packed", packed_attention)
 
 
-def losses(model: Any, packed: Packed) -> torch.Tensor:
-    """The negative log-likelihood of each answer token, [answers]; logits are made for these only."""
+def losses(model: Any, packed: Packed, first: float = 1.0) -> torch.Tensor:
+    """The negative log-likelihood of each answer token, [answers]; logits are made for these only.
+
+    `first` multiplies that of each answer's first token, which decides between a call and prose.
+    """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     hidden = inner.model(
         input_ids=packed.ids[None],
@@ -154,7 +157,8 @@ def losses(model: Any, packed: Packed) -> torch.Tensor:
     places = packed.answer.nonzero()[:, 0]
     # An answer never begins a branch, so the token before it predicts it.
     logits = inner.lm_head(hidden[places - 1]).float()
-    return torch.nn.functional.cross_entropy(logits, packed.ids[places], reduction="none")
+    weights = torch.where(packed.answer[places - 1], 1.0, first)
+    return torch.nn.functional.cross_entropy(logits, packed.ids[places], reduction="none") * weights
 
 
 class Trainer:
@@ -228,6 +232,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--most-tokens", type=int, default=900, help="tokens of a group at most")
     parser.add_argument("--fresh", action="store_true", help="renew values and enumerations: what is copied, not known")
+    parser.add_argument("--first", type=float, default=1.0, help="weight of an answer's first token: call or prose")
     parser.add_argument("--resume", type=Path, help="an adapter to go on from")
     parser.add_argument("--save-every", type=int, default=20)
     # One-threaded workers that meet once a step do not wait for each other inside every matrix product.
@@ -280,7 +285,7 @@ def train(options: argparse.Namespace) -> None:
             rng = random.Random(f"{options.seed} {step} {number}")
             group = training_group(split, chat, rng, options.branches, options.mix, words)
             packed = renderer.pack(group, options.most_tokens)
-            loss = losses(model, packed)
+            loss = losses(model, packed, options.first)
             # A sum over a fixed count, not a mean: a token weighs the same in every group.
             (loss.sum() / (ANSWER_TOKENS * options.groups)).backward()
             recent.append(float(loss.detach().mean()))
