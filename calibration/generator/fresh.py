@@ -11,6 +11,10 @@ from generator.seeds import Function
 _SHARE = 0.6  # of the values
 _DATE = re.compile(r"(\d{4})-\d{2}-\d{2}")
 _TIME = re.compile(r"\d{2}:\d{2}(?!:)")
+# What can be another in a text that was written whole: dates, times, words with a digit, names inside a sentence.
+_LITERAL = re.compile(
+    r"\d{4}-\d{2}-\d{2}|\d{2}:\d{2}|(?<![\w@.])[\w-]*\d[\w-]*(?![\w@.]\w)|(?<=[a-z,] )(?!I\b)[A-Z][\w-]+"
+)
 # Words that make a value what it is ("the", the end of an address, the kind of a file) stay.
 _PART = re.compile(r"(?<![.\w])[A-Za-z]+|(?<=_)[A-Za-z]+|\d+")
 _KEPT = {"the", "of", "and", "in", "on", "at", "for", "to", "a", "an", "my", "is", "https", "http", "www", "example"}
@@ -35,6 +39,21 @@ class FreshPools(dict):  # type: ignore[type-arg]
     def renew(self, value: str, rng: random.Random) -> str:
         """`value`, or as often one of the same form that was never seen."""
         return value if rng.random() >= _SHARE else _renewed(value, self.words, rng)
+
+
+def renew_literals(texts: Sequence[str], words: Sequence[str], rng: random.Random) -> list[str]:
+    """Texts that were written whole, with their dates, times, codes, numbers and names renewed, the same in all.
+
+    A name is a capitalised word that does not begin a sentence. Half of the time everything stays.
+    """
+    if rng.random() >= _SHARE:
+        return list(texts)
+    found = sorted({match[0] for text in texts for match in _LITERAL.finditer(text)}, key=len, reverse=True)
+    renewed = {literal: _renewed(literal, words, rng) for literal in found}
+    if not renewed:
+        return list(texts)
+    any_of = re.compile("|".join(rf"(?<!\w){re.escape(literal)}(?!\w)" for literal in found))
+    return [any_of.sub(lambda match: renewed[match[0]], text) for text in texts]
 
 
 def renew_enums(function: Function, words: Sequence[str], rng: random.Random) -> Function:

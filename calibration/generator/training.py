@@ -9,7 +9,7 @@ from typing import Any
 
 from generator.blocks import can, converse, distractors
 from generator.conversations import Conversation, Message, clarify, exchange, no_function_fits, tool
-from generator.fresh import FreshPools, renew_enums
+from generator.fresh import FreshPools, renew_enums, renew_literals
 from generator.requests import ask
 from generator.seeds import Function, Split, is_required, slots
 
@@ -137,14 +137,16 @@ def training_group(
             pair = _contrast(rng.choice(shown), split, rng, required=required)
             made += [(category, conversation.messages) for conversation in pair]
             continue
-        conversation = _branch(category, shown, split, rng)
+        conversation = _branch(category, shown, split, rng, words)
         if conversation is not None:
             made.append((category, conversation.messages))
     tools = [tool(function) for function in shown]
     return _vary(Group(tools, made), rng)
 
 
-def _branch(category: str, shown: list[Function], split: Split, rng: random.Random) -> Conversation | None:
+def _branch(
+    category: str, shown: list[Function], split: Split, rng: random.Random, words: Sequence[str] | None
+) -> Conversation | None:
     if category == "chat":
         return exchange(rng.choice(split.no_call))
     if category == "no_function_fits":
@@ -157,9 +159,21 @@ def _branch(category: str, shown: list[Function], split: Split, rng: random.Rand
         return None
     function = rng.choice(able)
     if category == "clarify":
-        return clarify(function, rng)
+        return _asked(function, words, rng)
     end = "call" if rng.random() < 0.6 else "prose"
     return converse(category, function, shown, split, rng, end=end)
+
+
+def _asked(function: Function, words: Sequence[str] | None, rng: random.Random) -> Conversation | None:
+    """A written request that lacks an argument, most times with other values in it."""
+    if words is None or not function.missing:
+        return clarify(function, rng)
+    case = rng.choice(function.missing)
+    said, reply = renew_literals([case.ask, case.reply], words, rng)
+    conversation = Conversation(function.domain)
+    conversation.user(said, case.ask)
+    conversation.prose(reply)
+    return conversation
 
 
 def _contrast(function: Function, split: Split, rng: random.Random, *, required: bool) -> list[Conversation]:
@@ -177,6 +191,8 @@ def _contrast(function: Function, split: Split, rng: random.Random, *, required:
             leads = rf",? (?:{_PREPOSITIONS}) (?:the |a |an |my |our )?"
             ends = rf"(?: (?:{_UNITS}))?(?=$|[.,?!;]| (?:{_PREPOSITIONS}) )"
             phrase = rf"{leads}[\"“]?\{{{re.escape(dotted)}\}}[\"”]?{ends}"
+            if _type(function.parameters, dotted) in {"integer", "number"}:  # "Order {count} cards"
+                phrase = rf"{phrase}|(?<= )\{{{re.escape(dotted)}\}} (?=[a-z])"
             shorter, count = re.subn(phrase, "", template)
             if count == 1 and dotted not in {name for name, _ in slots(shorter)} and len(shorter.split()) > 2:
                 lacking.append((template, shorter, dotted))
@@ -192,6 +208,12 @@ def _contrast(function: Function, split: Split, rng: random.Random, *, required:
     if rng.random() < 0.4:
         return [question]
     return [question, _call(function, template, split, rng)]
+
+
+def _type(parameters: dict[str, Any], dotted: str) -> str | None:
+    head, _, rest = dotted.partition(".")
+    parameter = parameters.get(head, {})
+    return _type(parameter.get("properties", {}), rest) if rest else parameter.get("type")
 
 
 def _call(function: Function, template: str, split: Split, rng: random.Random) -> Conversation:
