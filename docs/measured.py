@@ -92,7 +92,34 @@ def _gptq(result: Mapping[str, Any]) -> list[list[str]]:
     return [_row(f"{what}: {side}", values, "gptq.py") for side, values in result["medians"].items()]
 
 
-_READERS = {"merge": _merge, "gptq": _gptq, "awq": _gptq, "gguf_write": _gguf}
+def _one_pass(result: Mapping[str, Any]) -> list[list[str]]:
+    """Ours, the sum of the peers, and each of them."""
+    medians = dict(result["medians"])
+    what = f"GPTQ + AWQ + GGUF + ONNX, {result['data']['tokens']:,} tokens"
+    ours = medians.pop("lf-export")
+    total = {**result["peers_sum"], "peak_mb": max(values["peak_mb"] for values in medians.values())}
+    rows = [
+        _row(f"{what}: one pass (lf-export)", ours, "one_pass.py"),
+        _row(f"{what}: four tools one after another", total, "one_pass.py"),
+    ]
+    return rows + [_row(f"of these: {side}", values, "one_pass.py") for side, values in medians.items()]
+
+
+def _shape(result: Mapping[str, Any]) -> list[list[str]]:
+    what = (
+        f"GPTQ + GGUF Q4_K_M, Llama-2-{result['shape']} shape, {result['layers']} layers, {result['tokens']:,} tokens"
+    )
+    return [_row(f"{what}: lf-export", result, "llama_shape.py")]
+
+
+_READERS = {
+    "merge": _merge,
+    "gptq": _gptq,
+    "awq": _gptq,
+    "gguf_write": _gguf,
+    "one_pass": _one_pass,
+    "llama_shape": _shape,
+}
 
 
 def _row(what: str, values: Mapping[str, float], script: str) -> list[str]:
