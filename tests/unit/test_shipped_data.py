@@ -2,10 +2,12 @@ import hashlib
 import itertools
 import json
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,34 @@ def test_renewed_values_are_hardly_ever_the_same_and_enumerations_show_theirs(ge
     enums = [(text, schema["enum"]) for text, schema in values(drawn[WORDS]) if "enum" in schema]
     assert all(text in choices for text, choices in enums)
     assert {text for text, _ in enums} - {text for text, schema in values(drawn[None]) if "enum" in schema}
+
+
+def test_a_request_that_was_written_whole_gets_other_values_the_same_in_its_answer(generator: tuple[Any, Any]) -> None:
+    renew = generator[1].renew_literals
+    rng = random.Random(3)  # noqa: S311
+    texts = ["Move Anna's 3 bags to gate B-12 on 2026-05-04.", "At what time on 2026-05-04, Anna?"]
+    made = [renew(texts, ["copper", "window"], rng) for _ in range(60)]
+    assert texts in made  # some stay as they were written
+    changed = [pair for pair in made if pair != texts]
+    assert len({tuple(pair) for pair in changed}) > len(changed) // 2
+    for ask, reply in changed:
+        assert ask.startswith("Move ")
+        assert reply.startswith("At what time on ")
+        date = re.search(r"\d{4}-\d{2}-\d{2}", reply)
+        assert date is not None
+        assert date[0] in ask
+        assert re.search(r"\d bags to gate [A-Z]\w*-\d\d on ", ask)
+
+
+def test_a_request_can_lack_a_number_before_its_noun(generator: tuple[Any, Any]) -> None:
+    split = generator[0].load_split("train")
+    (function,) = [each for each in split.functions if each.name == "transfer_money"]
+    only = replace(function, phrasings=("Send {amount} euros to {recipient} out of {from_account}.",))
+    asked = {
+        generator[1]._contrast(only, split, random.Random(seed), required=True)[0].messages[0]["content"]  # noqa: S311
+        for seed in range(40)
+    }
+    assert any(request.startswith("Send euros to ") for request in asked)
 
 
 def test_the_files_are_what_the_seeds_make_byte_for_byte() -> None:
