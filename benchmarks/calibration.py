@@ -244,7 +244,7 @@ def measure(options: argparse.Namespace, log: Path) -> None:
             made = {}
             for name, folder in quantize(options, arm, seed, tokenizer, out).items():
                 made[name] = {"rows": judge(folder, base, items, options.threads)}
-                if options.answers and seed == options.seeds[0]:
+                if options.answers and seed == options.seeds[0] and name in options.answered:
                     made[name]["answers"] = answers(folder, options.answers, options.threads, options.model)
             note(log, {"arm": arm, "seed": seed, "artifacts": made})
             print(
@@ -349,6 +349,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--answers", type=int, default=0, help="items of each suite to answer, with the first seed")
+    parser.add_argument("--answered", nargs="+", default=["gptq", "rtn"], help="artifacts that answer")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--keep", action="store_true", help="go on where a stopped run was")
     parser.add_argument("--json", type=Path, help="write the values there")
