@@ -65,8 +65,8 @@ SCHEMES = {
 }
 
 # Where a width is not a multiple of 256.
-_FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
-_FALLBACK |= dict.fromkeys(("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL")
+FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+FALLBACK |= dict.fromkeys(("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL")
 
 # The schemes of two bits from codebooks: the smaller and the larger ones spare different tensors.
 _IQ2_SMALL, _IQ2_LARGE = {"IQ2_XXS", "IQ2_XS"}, {"IQ2_S", "IQ2_M"}
@@ -119,8 +119,8 @@ def tensor_type(name: str, shape: Sequence[int], scheme: GgufScheme, model: Mode
     if not kind.quantized:
         return kind
     kind = TYPES[_mixed(name, shape[-1], scheme, model, imatrix)]
-    if shape[-1] % kind.block and kind.name in _FALLBACK:
-        kind = TYPES[_FALLBACK[kind.name]]
+    if shape[-1] % kind.block and kind.name in FALLBACK:
+        kind = TYPES[FALLBACK[kind.name]]
     return kind if shape[-1] % kind.block == 0 else TYPES["F16"]
 
 
