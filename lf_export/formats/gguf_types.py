@@ -140,7 +140,7 @@ def _mixed(name: str, width: int, scheme: GgufScheme, model: ModelShape, imatrix
 
 def _two_bits(part: str, layer: int, scheme: GgufScheme, model: ModelShape, _: bool) -> str | None:
     spared = "IQ3_S" if scheme.name in _IQ2_LARGE else "Q2_K"
-    if part == "attn_v":
+    if part in {"attn_v", "attn_qkv"}:
         return "Q4_K" if model.shares_values else spared
     if part == "ffn_down":
         return spared if layer < model.layers // 8 else None
@@ -204,6 +204,7 @@ _RULES = {
     "attn_q": _attn_q_or_k,
     "attn_k": _attn_q_or_k,
     "attn_v": _attn_v,
+    "attn_qkv": _attn_v,  # llama.cpp takes it for attn_v
     "attn_output": _attn_output,
     "ffn_gate": _ffn_gate_or_up,
     "ffn_up": _ffn_gate_or_up,
