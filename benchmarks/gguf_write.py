@@ -49,6 +49,7 @@ def write(model: Path, out: Path, scheme: str, threads: int, *, imatrix: bool) -
     """Our way: one file of `scheme` straight from the checkpoint."""
     from lf_export.checkpoint.index import open_checkpoint
     from lf_export.formats.gguf_arch import plan_tensors
+    from lf_export.formats.gguf_plan import plan_file
     from lf_export.formats.gguf_tokenizer import read_tokenizer
     from lf_export.formats.gguf_types import SCHEMES
     from lf_export.formats.gguf_writer import GgufFile, GgufIdentity
@@ -56,9 +57,8 @@ def write(model: Path, out: Path, scheme: str, threads: int, *, imatrix: bool) -
     checkpoint = open_checkpoint(model)
     plan = plan_tensors(checkpoint)
     tokenizer = read_tokenizer(model, checkpoint.config["vocab_size"])
-    file = GgufFile(
-        out, plan, SCHEMES[scheme], checkpoint, tokenizer, GgufIdentity("benchmark"), threads, imatrix=imatrix
-    )
+    planned = plan_file(plan, SCHEMES[scheme], checkpoint, "imatrix" if imatrix else "rtn")
+    file = GgufFile(out, planned, SCHEMES[scheme], checkpoint, tokenizer, GgufIdentity("benchmark"), threads)
     file.write(random_imatrix(plan) if imatrix else None)
 
 
@@ -71,13 +71,13 @@ def requantize(model: Path, source: Path, out: Path, scheme: str, threads: int, 
 
     from lf_export.checkpoint.index import open_checkpoint
     from lf_export.formats.gguf_arch import plan_tensors
+    from lf_export.formats.gguf_plan import plan_file
     from lf_export.formats.gguf_types import SCHEMES
-    from lf_export.formats.gguf_writer import planned_types, tensor_nbytes
     from lf_export.quant.ggml import quantize
 
     checkpoint = open_checkpoint(model)
-    planned = planned_types(plan_tensors(checkpoint), SCHEMES[scheme], checkpoint, imatrix=imatrix)
-    importance = random_imatrix([tensor for tensor, _ in planned]) if imatrix else None
+    planned = plan_file(plan_tensors(checkpoint), SCHEMES[scheme], checkpoint, "imatrix" if imatrix else "rtn")
+    importance = random_imatrix([each.tensor for each in planned]) if imatrix else None
     reader = gguf.GGUFReader(source)
     data = {tensor.name: tensor.data for tensor in reader.tensors}
     writer = gguf.GGUFWriter(out, reader.fields["general.architecture"].contents())
@@ -86,14 +86,15 @@ def requantize(model: Path, source: Path, out: Path, scheme: str, threads: int, 
             sub_type = field.types[1] if len(field.types) > 1 else None
             value = SCHEMES[scheme].file_type if name == "general.file_type" else field.contents()
             writer.add_key_value(name, value, field.types[0], sub_type)
-    for tensor, kind in planned:
-        raw = gguf.GGMLQuantizationType(kind.id)
-        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor_nbytes(tensor, kind), raw)
+    for each in planned:
+        raw = gguf.GGMLQuantizationType(each.kind.id)
+        writer.add_tensor_info(each.tensor.name, each.tensor.shape, np.dtype(np.float32), each.nbytes, raw)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     with ThreadPoolExecutor(threads) as pool:
-        for tensor, kind in planned:
+        for each in planned:
+            tensor, kind = each.tensor, each.kind
             if not kind.quantized:
                 writer.write_tensor_data(np.asarray(data[tensor.name]))
                 continue

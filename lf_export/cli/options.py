@@ -13,6 +13,10 @@ FOLDER = click.Path(path_type=Path)
 """A path argument; whether it exists is checked by the step, with its own message and exit status."""
 
 
+FILE = click.Path(path_type=Path)
+"""Likewise for a file."""
+
+
 def threads_option(command: F) -> F:
     """Add `--threads`; set before torch or llama.cpp are loaded."""
     return click.option(

@@ -1,10 +1,11 @@
 """`lf-export quantize`: one pass over the calibration data, all formats."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from lf_export.cli.options import FOLDER, json_option, memory_option, out_option, overwrite_option, threads_option
+from lf_export.cli.options import FILE, FOLDER, json_option, memory_option, out_option, overwrite_option, threads_option
 
 
 @click.command(short_help="One pass over the data, every format.")
@@ -37,6 +38,17 @@ from lf_export.cli.options import FOLDER, json_option, memory_option, out_option
     show_default=True,
     help="gguf: errors fed back through the moments, weighed by the importance matrix alone, or no calibration.",
 )
+@click.option(
+    "--tensor-type",
+    "tensor_types",
+    multiple=True,
+    metavar="PATTERN=TYPE",
+    help="gguf: the type of tensors by a glob over their names, such as '*.ffn_down=Q8_0'; the last that matches wins.",
+)
+@click.option("--split-max-size", metavar="SIZE", help="gguf: split files whose tensors take more, such as 2G.")
+@click.option(
+    "--imatrix", type=FILE, help="gguf: an importance matrix (GGUF or .dat) [default: that of the calibration pass]."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="The seed of the selection of shipped data.")
 @overwrite_option
 @threads_option
@@ -53,6 +65,9 @@ def quantize(
     sym: bool,
     desc_act: bool,
     gguf_method: str,
+    tensor_types: tuple[str, ...],
+    split_max_size: str | None,
+    imatrix: Path | None,
     seed: int,
     overwrite: bool,
     threads: int,
@@ -67,12 +82,24 @@ def quantize(
     from lf_export.cli.output import emit
     from lf_export.cli.progress import shown
     from lf_export.steps.quantize import quantize_model, targets_from_names
+    from lf_export.walk.budget import parse_size
 
     try:
         size: int | str = group_size if group_size == "auto" else int(group_size)
     except ValueError as error:
         raise click.BadParameter("expected a number of columns, -1 or auto", param_hint="--group-size") from error
-    targets = targets_from_names(formats, out, group_size=size, sym=sym, desc_act=desc_act, gguf_method=gguf_method)
+    gguf: dict[str, Any] = {"method": gguf_method}
+    if tensor_types:
+        gguf["overrides"] = [_override(text) for text in tensor_types]
+    if split_max_size:
+        try:
+            parse_size(split_max_size)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--split-max-size") from error
+        gguf["split_max_size"] = split_max_size
+    if imatrix is not None:
+        gguf["imatrix"] = str(imatrix)
+    targets = targets_from_names(formats, out, group_size=size, sym=sym, desc_act=desc_act, gguf=gguf)
     with shown():
         facts = quantize_model(
             model,
@@ -86,3 +113,12 @@ def quantize(
             memory=memory,
         )
     emit(facts, "\n".join(f"{path}" for path in facts["artifacts"]), as_json=as_json)
+
+
+def _override(text: str) -> list[Any]:
+    pattern, found, kind = text.rpartition("=")
+    if not found or not pattern or not kind:
+        raise click.BadParameter(
+            f"{text!r}: expected PATTERN=TYPE, such as '*.ffn_down=Q8_0'", param_hint="--tensor-type"
+        )
+    return [pattern, {"type": kind.upper()}]

@@ -1,11 +1,9 @@
 """The GGUF format: files for llama.cpp, one for each type, with one importance matrix from the calibration pass."""
 
 from collections.abc import Sequence
-from math import prod
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
-import torch
 from pydantic import Field, field_validator, model_validator
 
 from lf_export.checkpoint.index import Checkpoint
@@ -14,15 +12,13 @@ from lf_export.formats.base import ArtifactFacts, Format, FormatOptions, Snapsho
 from lf_export.formats.gguf_arch import GgufTensor, model_shape, plan_tensors, window_notes
 from lf_export.formats.gguf_gptq import GgufGptq, Ready
 from lf_export.formats.gguf_imatrix import Imatrix
+from lf_export.formats.gguf_imatrix_read import ImatrixFile, read_imatrix
+from lf_export.formats.gguf_pace import rounding_seconds
+from lf_export.formats.gguf_plan import Method, Overrides, Planned, plan_file
 from lf_export.formats.gguf_tokenizer import read_tokenizer
 from lf_export.formats.gguf_types import SCHEMES, GgufScheme
-from lf_export.formats.gguf_writer import GgufFile, GgufIdentity, planned_types, tensor_nbytes
-from lf_export.formats.linears import group_shapes
-from lf_export.formats.pace import Pace, feedback_operations
-from lf_export.quant.ggml import GgmlType, quantize
-from lf_export.quant.ggml_blocks import LAYOUTS
-from lf_export.quant.ggml_gptq import Compensator
-from lf_export.quant.moments import Moments
+from lf_export.formats.gguf_writer import GgufFile, GgufIdentity, split_parts
+from lf_export.formats.pace import Pace
 from lf_export.walk.view import LayerView
 
 IMATRIX_NAME = "imatrix.gguf"
@@ -38,13 +34,21 @@ class GgufOptions(FormatOptions):
         threads: how many blocks of rows are converted at a time; the bytes are the same for any number.
         name: the model's name in the files and their names; empty takes the checkpoint's folder.
         licence: SPDX identifier for the metadata; empty leaves it out.
+        overrides: globs over names of tensors, llama.cpp's or the checkpoint's, and what deviates there: a ggml type, a
+            method. For each key the last pattern that matches and names the key wins.
+        split_max_size: the most bytes of tensors in a part; files that are larger are split as llama.cpp's gguf-split
+            does.
+        imatrix: a file with the importance matrix, instead of that of the calibration pass.
     """
 
     types: Annotated[tuple[str, ...], Field(min_length=1)] = ("Q4_K_M",)
-    method: Literal["gptq", "imatrix", "rtn"] = "gptq"
+    method: Method = "gptq"
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     name: str = ""
     licence: str = ""
+    overrides: Overrides = ()
+    split_max_size: Annotated[int, Field(ge=1)] | None = None
+    imatrix: Path | None = None
 
     @field_validator("types")
     @classmethod
@@ -62,10 +66,6 @@ class GgufOptions(FormatOptions):
         if self.method == "rtn" and needing:
             raise ValueError(f"llama.cpp makes {', '.join(needing)} with an importance matrix only, method is rtn")
         return self
-
-    def calibrated(self, scheme: GgufScheme) -> bool:
-        """Whether a file of `scheme` is made with the importance matrix."""
-        return self.method != "rtn" and scheme.imatrix
 
     @property
     def schemes(self) -> list[GgufScheme]:
@@ -88,50 +88,54 @@ class GgufTarget:
     """
 
     def __init__(self, checkpoint: Checkpoint, out: Path, options: GgufOptions, audit_digest: str) -> None:
-        self.needs_moments = any(options.calibrated(scheme) for scheme in options.schemes)
         self._checkpoint, self._out, self._options, self._audit = checkpoint, out, options, audit_digest
         self._plan = plan_tensors(checkpoint)
         self._tensors = {tensor.source.name: tensor for tensor in self._plan if tensor.source is not None}
-        self._imatrix = Imatrix()
+        planned = _planned(checkpoint, self._plan, options)
+        self._given = _given(planned, options)
+        methods = {each.method for tensors in planned.values() for each in tensors}
+        self.needs_moments = "gptq" in methods or ("imatrix" in methods and self._given is None)
+        self._imatrix = self._given.imatrix if self._given else Imatrix()
         self._tokenizer = read_tokenizer(checkpoint.root, _vocabulary_rows(self._plan))
         identity = GgufIdentity(options.name or checkpoint.root.resolve().name, options.licence)
         self._files = [
             GgufFile(
                 out / f"{identity.name}-{scheme.name}.gguf",
-                self._plan,
+                planned[scheme.name],
                 scheme,
                 checkpoint,
                 self._tokenizer,
                 identity,
                 options.threads,
-                imatrix=options.calibrated(scheme),
+                part_bytes=options.split_max_size,
             )
             for scheme in options.schemes
         ]
-        self._calibrated = [file for file in self._files if options.calibrated(file.scheme)]
+        self._calibrated = [file for file in self._files if file.calibrated]
         self._gptq = GgufGptq(self._tensors, self._calibrated, options.threads)
 
     def layer(self, view: LayerView) -> None:
         """Write one layer to every file, with the importance of its input channels."""
-        if self.needs_moments:
+        if self.needs_moments and self._given is None:
             for linear, moments in view.moments.items():
                 self._imatrix.add(self._tensors[f"{view.prefix}.{linear}.weight"].name, moments)
         ready: list[Ready] = []
-        if self._options.method == "gptq" and self._calibrated:
+        if view.moments:
             ready = self._gptq.layer(view, self._imatrix)
         self._write(ready, through_layer=view.index)
 
     def snapshot(self) -> Snapshot:
         """How far each file is, what is known of the linears, and the importance of their inputs."""
         facts = {"pending": [file.snapshot() for file in self._files], "linears": self._gptq.snapshot()}
-        return Snapshot(facts, self._imatrix.snapshot())
+        return Snapshot(facts, {} if self._given else self._imatrix.snapshot())
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on after a snapshot."""
         for file, pending in zip(self._files, snapshot.facts["pending"], strict=True):
             file.restore(pending)
         self._gptq.restore(snapshot.facts["linears"])
-        self._imatrix.restore(snapshot.arrays)
+        if self._given is None:
+            self._imatrix.restore(snapshot.arrays)
 
     def finish(self) -> ArtifactFacts:
         """Write what follows the layers and the importance matrix; returns facts for the manifest."""
@@ -143,15 +147,18 @@ class GgufTarget:
             "notes": [*self._tokenizer.notes, *window_notes(self._checkpoint.config)],
             "files": {},
         }
-        if self.needs_moments:
+        if self._given is not None:
+            facts["imatrix"] = self._given.facts
+        elif self.needs_moments:
             self._imatrix.save(self._out / IMATRIX_NAME, f"lf-export calibration {self._audit}")
             facts["imatrix"] = {"file": IMATRIX_NAME, "entries": len(self._imatrix)}
         for file in self._files:
             facts["files"][file.path.name] = {
                 "scheme": file.scheme.name,
-                "bytes": file.path.stat().st_size,
+                "bytes": sum(path.stat().st_size for path in file.paths),
                 "tensors": file.types,
                 "imatrix": file in self._calibrated,
+                **_deviations(file),
                 **self._gptq.facts(file),
             }
         return facts
@@ -159,55 +166,59 @@ class GgufTarget:
     def _write(self, ready: Sequence[Ready], through_layer: int | None = None) -> None:
         quantized = {file.path: tensors for file, tensors in zip(self._calibrated, ready, strict=False)}
         for file in self._files:
-            imatrix = self._imatrix if file in self._calibrated else None
-            file.write(imatrix, through_layer=through_layer, ready=quantized.get(file.path))
+            file.write(self._imatrix, through_layer=through_layer, ready=quantized.get(file.path))
 
 
 def _vocabulary_rows(plan: list[GgufTensor]) -> int:
     return next(tensor.shape[0] for tensor in plan if tensor.name == "token_embd.weight")
 
 
+def _planned(checkpoint: Checkpoint, plan: list[GgufTensor], options: GgufOptions) -> dict[str, list[Planned]]:
+    """The tensors of each file, by the scheme's name."""
+    return {
+        scheme.name: plan_file(plan, scheme, checkpoint, options.method, options.overrides)
+        for scheme in options.schemes
+    }
+
+
+def _given(planned: dict[str, list[Planned]], options: GgufOptions) -> ImatrixFile | None:
+    """The importance matrix that the options name, checked against all that will ask it."""
+    if options.imatrix is None:
+        return None
+    every = [each for tensors in planned.values() for each in tensors]
+    asking = {each.tensor.name: each.tensor.shape[-1] for each in every if each.calibrated}
+    if not asking and options.method == "rtn":
+        raise InputError("imatrix: nothing takes an importance matrix, method is rtn", "take method imatrix or gptq")
+    return read_imatrix(options.imatrix, asking) if asking else None
+
+
+def _deviations(file: GgufFile) -> ArtifactFacts:
+    """The parts of a file, and what overrides changed, for the manifest."""
+    facts: ArtifactFacts = {}
+    if len(file.paths) > 1:
+        facts["parts"] = [path.name for path in file.paths]
+    changed = [each for each in file.planned.values() if each.overridden]
+    if changed:
+        facts["overrides"] = {each.tensor.name: {"type": each.kind.name, "method": each.method} for each in changed}
+    return facts
+
+
 def _size(checkpoint: Checkpoint, options: GgufOptions) -> int:
     """Bytes on disk: the tensors exactly; the vocabulary, which leads each file, as large as `tokenizer.json`."""
-    plan = plan_tensors(checkpoint)
+    planned = _planned(checkpoint, plan_tensors(checkpoint), options)
+    _given(planned, options)
+    for tensors in planned.values():
+        split_parts(tensors, options.split_max_size)
     try:
         vocabulary = (checkpoint.root / "tokenizer.json").stat().st_size
     except OSError as error:
         raise InputError(f"{checkpoint.root}: no tokenizer.json, a GGUF needs the fast tokenizer's file") from error
-    total = 0
-    for scheme in options.schemes:
-        total += vocabulary + sum(
-            tensor_nbytes(*pair) for pair in planned_types(plan, scheme, checkpoint, imatrix=options.calibrated(scheme))
-        )
-    return total
+    return sum(vocabulary + sum(each.nbytes for each in tensors) for tensors in planned.values())
 
 
 def _seconds(checkpoint: Checkpoint, options: GgufOptions, pace: Pace) -> float:
-    """Each file is rounded by itself; the factors of error feedback are made once for all of them."""
-    plan = plan_tensors(checkpoint)
-    total, rounds = 0.0, 0
-    for scheme in options.schemes:
-        imatrix = options.calibrated(scheme)
-        counts: dict[tuple[GgmlType, bool], int] = {}
-        for tensor, kind in planned_types(plan, scheme, checkpoint, imatrix=imatrix):
-            key = kind, options.method == "gptq" and imatrix and tensor.layer is not None and kind.name in LAYOUTS
-            counts[key] = counts.get(key, 0) + prod(tensor.shape)
-        total += sum(_rounding(kind, fed_back, options, pace, count) for (kind, fed_back), count in counts.items())
-        rounds += any(fed_back for _, fed_back in counts)
-    return total + (pace.products(feedback_operations(group_shapes(checkpoint), rounds)) if rounds else 0.0)
-
-
-def _rounding(kind: GgmlType, fed_back: bool, options: GgufOptions, pace: Pace, weights: int) -> float:
-    if not kind.quantized:
-        return 0.0
-
-    def quantize_one(W: torch.Tensor, moments: Moments) -> object:
-        importance = moments.H.diagonal().numpy() if options.method != "rtn" else None
-        if fed_back:
-            return Compensator(moments, None, threads=options.threads).solve({"linear": W}, kind, importance)
-        return quantize(W.numpy(), kind, importance, options.threads)
-
-    return pace.rounding(("gguf", kind.name, fed_back, options.method), quantize_one, weights)
+    planned = _planned(checkpoint, plan_tensors(checkpoint), options)
+    return rounding_seconds(checkpoint, planned, options.threads, pace)
 
 
 FORMAT = Format(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lf_export.checkpoint.index import Checkpoint, TensorInfo
 from lf_export.errors import InputError, MissingError
-from lf_export.formats import gguf_gemma
+from lf_export.formats import gguf_gemma, gguf_phi
 from lf_export.formats.gguf_types import ModelShape
 
 _LAYER = re.compile(r"^model\.layers\.(\d+)\.")
@@ -32,6 +32,7 @@ class Architecture:
         qk_norm: whether q and k have norms of their own.
         post_norms: whether what attention and feed-forward give is normalized too.
         norm_offset: what is added to the weights of norms.
+        fused: whether q, k and v are one matrix, and gate and up another.
     """
 
     name: str
@@ -39,9 +40,10 @@ class Architecture:
     qk_norm: bool = False
     post_norms: bool = False
     norm_offset: float = 0.0
+    fused: bool = False
 
 
-_GEMMA = "gemma3"
+_GEMMA, _PHI = "gemma3", "phi3"
 
 # Hugging Face class → architecture.
 ARCHITECTURES = {
@@ -50,6 +52,7 @@ ARCHITECTURES = {
     "Qwen2ForCausalLM": Architecture("qwen2"),
     "Qwen3ForCausalLM": Architecture("qwen3", qk_norm=True),
     "Gemma3ForCausalLM": Architecture(_GEMMA, qk_norm=True, post_norms=True, norm_offset=gguf_gemma.NORM_OFFSET),
+    "Phi3ForCausalLM": Architecture(_PHI, fused=True),
 }
 
 
@@ -98,7 +101,7 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
     names = config.get("architectures") or []
     for name in names:
         if name in ARCHITECTURES:
-            found = gguf_gemma.problems if ARCHITECTURES[name].name == _GEMMA else _problems
+            found = {_GEMMA: gguf_gemma.problems, _PHI: gguf_phi.problems}.get(ARCHITECTURES[name].name, _problems)
             if problems := found(config, head_dim(config)):
                 raise InputError.of(problems)
             return ARCHITECTURES[name]
@@ -170,6 +173,8 @@ def plan_tensors(checkpoint: Checkpoint) -> list[GgufTensor]:
     factors = rope_factors(config)
     if factors is not None:
         plan.append(GgufTensor("rope_freqs.weight", factors.shape, values=factors))
+    if architecture.name == _PHI:
+        plan += [GgufTensor(name, values.shape, values=values) for name, values in gguf_phi.factors(config).items()]
     problems += [f"{checkpoint.root}: the tensor {name} is missing" for name in _missing(plan, architecture, shape)]
     if problems:
         raise InputError.of(problems)
@@ -179,7 +184,8 @@ def plan_tensors(checkpoint: Checkpoint) -> list[GgufTensor]:
 
 
 def _missing(plan: list[GgufTensor], architecture: Architecture, shape: ModelShape) -> list[str]:
-    parts = ["attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down"]
+    parts = ["attn_norm", "attn_output", "ffn_norm", "ffn_up", "ffn_down"]
+    parts += ["attn_qkv"] if architecture.fused else ["attn_q", "attn_k", "attn_v", "ffn_gate"]
     parts += ["attn_q_norm", "attn_k_norm"] if architecture.qk_norm else []
     parts += ["post_attention_norm", "post_ffw_norm"] if architecture.post_norms else []
     wanted = [f"blk.{layer}.{part}.weight" for layer in range(shape.layers) for part in parts]
@@ -224,13 +230,14 @@ def rope_factors(config: Mapping[str, Any]) -> npt.NDArray[np.float32] | None:
 
 
 def window_notes(config: Mapping[str, Any]) -> list[str]:
-    """Where llama.cpp attends to more than the model does: it has no sliding window for most architectures."""
+    """Where llama.cpp computes otherwise in long contexts: it has no sliding window for most architectures."""
     if config.get("model_type") == "gemma3_text":
         return []
+    found = gguf_phi.notes(config) if config.get("model_type") == _PHI else []
     window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
     if window is None or window >= config["max_position_embeddings"]:
-        return []
-    return [f"beyond {window} tokens llama.cpp attends to the whole text, the model to a sliding window"]
+        return found
+    return [*found, f"beyond {window} tokens llama.cpp attends to the whole text, the model to a sliding window"]
 
 
 def add_metadata(writer: Any, checkpoint: Checkpoint) -> None:
@@ -251,6 +258,10 @@ def add_metadata(writer: Any, checkpoint: Checkpoint) -> None:
     writer.add_value_length(width)
     writer.add_layer_norm_rms_eps(float(config.get("rms_norm_eps", 1e-6)))
     writer.add_vocab_size(int(config["vocab_size"]))
+    if shape.architecture == _PHI:
+        writer.add_rope_dimension_count(gguf_phi.rotated(config, width))
+        gguf_phi.add_metadata(writer, config)
+        return
     writer.add_rope_dimension_count(width)
     _add_rope(writer, rope_parameters(config))
     if shape.architecture == _GEMMA:

@@ -15,7 +15,6 @@ from lf_export.formats.gguf_writer import GgufFile, interleave
 from lf_export.formats.linears import circumstances
 from lf_export.progress import say
 from lf_export.quant.ggml import TYPES
-from lf_export.quant.ggml_blocks import LAYOUTS
 from lf_export.quant.ggml_gptq import Compensated, Compensator
 from lf_export.walk.view import LayerView
 
@@ -70,7 +69,9 @@ class GgufGptq:
         if file not in self._files:  # another may hold some of its tensors in the same type, compensated
             return {}
         linears = {
-            name: self._facts[name, kind.name] for name, kind in file.kinds.items() if (name, kind.name) in self._facts
+            name: self._facts[name, each.kind.name]
+            for name, each in file.planned.items()
+            if each.method == "gptq" and (name, each.kind.name) in self._facts
         }
         if not linears:
             return {}
@@ -82,12 +83,14 @@ class GgufGptq:
         }
 
     def _kinds(self, names: Mapping[str, torch.Tensor]) -> list[str]:
-        """The types with codes that can be chosen anew that the files ask for."""
-        return sorted({file.kinds[name].name for file in self._files for name in names} & set(LAYOUTS))
+        """The types that the files ask for, of weights that get error feedback."""
+        wanted = [file.planned[name] for file in self._files for name in names]
+        return sorted({each.kind.name for each in wanted if each.method == "gptq"})
 
     def _takers(self, name: str, kind: str) -> list[int]:
-        """The places of the files that hold a tensor in a type."""
-        return [index for index, file in enumerate(self._files) if file.kinds[name].name == kind]
+        """The places of the files that hold a tensor in a type, with error feedback."""
+        held = [file.planned[name] for file in self._files]
+        return [index for index, each in enumerate(held) if each.method == "gptq" and each.kind.name == kind]
 
     def _remember(self, name: str, kind: str, solved: Compensated) -> None:
         if solved.reason:

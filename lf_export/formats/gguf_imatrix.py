@@ -19,9 +19,11 @@ class Imatrix:
     Source: llama.cpp, `tools/imatrix/imatrix.cpp` (`save_imatrix`) and `tools/quantize/quantize.cpp` (`load_imatrix`).
     """
 
-    def __init__(self) -> None:
-        self._sums: dict[str, FloatArray] = {}
-        self._counts: dict[str, np.float32] = {}
+    def __init__(
+        self, sums: Mapping[str, FloatArray] | None = None, counts: Mapping[str, np.float32] | None = None
+    ) -> None:
+        self._sums: dict[str, FloatArray] = dict(sums or {})
+        self._counts: dict[str, np.float32] = dict(counts or {})
 
     def __len__(self) -> int:
         return len(self._sums)

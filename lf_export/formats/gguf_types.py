@@ -65,8 +65,8 @@ SCHEMES = {
 }
 
 # Where a width is not a multiple of 256.
-_FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
-_FALLBACK |= dict.fromkeys(("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL")
+FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+FALLBACK |= dict.fromkeys(("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL")
 
 # The schemes of two bits from codebooks: the smaller and the larger ones spare different tensors.
 _IQ2_SMALL, _IQ2_LARGE = {"IQ2_XXS", "IQ2_XS"}, {"IQ2_S", "IQ2_M"}
@@ -119,8 +119,8 @@ def tensor_type(name: str, shape: Sequence[int], scheme: GgufScheme, model: Mode
     if not kind.quantized:
         return kind
     kind = TYPES[_mixed(name, shape[-1], scheme, model, imatrix)]
-    if shape[-1] % kind.block and kind.name in _FALLBACK:
-        kind = TYPES[_FALLBACK[kind.name]]
+    if shape[-1] % kind.block and kind.name in FALLBACK:
+        kind = TYPES[FALLBACK[kind.name]]
     return kind if shape[-1] % kind.block == 0 else TYPES["F16"]
 
 
@@ -140,7 +140,7 @@ def _mixed(name: str, width: int, scheme: GgufScheme, model: ModelShape, imatrix
 
 def _two_bits(part: str, layer: int, scheme: GgufScheme, model: ModelShape, _: bool) -> str | None:
     spared = "IQ3_S" if scheme.name in _IQ2_LARGE else "Q2_K"
-    if part == "attn_v":
+    if part in {"attn_v", "attn_qkv"}:
         return "Q4_K" if model.shares_values else spared
     if part == "ffn_down":
         return spared if layer < model.layers // 8 else None
@@ -204,6 +204,7 @@ _RULES = {
     "attn_q": _attn_q_or_k,
     "attn_k": _attn_q_or_k,
     "attn_v": _attn_v,
+    "attn_qkv": _attn_v,  # llama.cpp takes it for attn_v
     "attn_output": _attn_output,
     "ffn_gate": _ffn_gate_or_up,
     "ffn_up": _ffn_gate_or_up,

@@ -5,24 +5,26 @@ and appended in blocks of rows, so that memory holds a few blocks, whatever the 
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from lf_export.checkpoint.gguf_parts import MOST_PARTS, part_name
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.checkpoint.reader import check_finite, read
 from lf_export.errors import InputError
 from lf_export.formats.gguf_arch import GgufTensor, add_metadata, gguf_library, model_shape
 from lf_export.formats.gguf_imatrix import Imatrix
+from lf_export.formats.gguf_plan import Planned
 from lf_export.formats.gguf_tokenizer import GgufTokenizer
-from lf_export.formats.gguf_types import GgufScheme, tensor_type
+from lf_export.formats.gguf_types import GgufScheme
 from lf_export.quant.ggml import GgmlType, quantize
 
 _ALIGNMENT = 32
@@ -40,40 +42,57 @@ class GgufIdentity:
 
 
 class GgufFile:
-    """A GGUF in the making: its header is written at once, `write` appends tensors in order.
+    """A GGUF in the making: its headers are written at once, `write` appends tensors in order.
 
-    The file is open only during a call, so a target that is abandoned leaves nothing open.
+    Parts are open only during a call, so a target that is abandoned leaves nothing open.
 
     Args:
-        path: the file. One that is there is kept as a killed run left it, for `restore`.
-        plan: the tensors in order.
+        path: the file; with several parts, what each is named after. Those that are there are kept as a killed run left
+            them, for `restore`.
+        planned: the tensors in order.
         scheme: the file type.
         checkpoint: where the tensors are read.
         tokenizer: what goes into the metadata.
         identity: likewise.
         threads: how many blocks of rows are converted at a time; the bytes are the same for any number.
-        imatrix: whether an importance matrix will be given: some schemes then take other types.
+        part_bytes: the most bytes of tensors in a part (a tensor that is larger has one of its own); None: one file.
     """
 
     def __init__(
         self,
         path: Path,
-        plan: Sequence[GgufTensor],
+        planned: Sequence[Planned],
         scheme: GgufScheme,
         checkpoint: Checkpoint,
         tokenizer: GgufTokenizer,
         identity: GgufIdentity,
         threads: int = 1,
         *,
-        imatrix: bool = False,
+        part_bytes: int | None = None,
     ) -> None:
-        self.path, self.scheme, self._threads = path, scheme, threads
-        planned = planned_types(plan, scheme, checkpoint, imatrix=imatrix)
-        self._pending = deque(planned)
-        self.kinds = {tensor.name: kind for tensor, kind in planned}
-        self.types = dict(sorted(Counter(kind.name for _, kind in planned).items()))
-        if not path.exists():
-            _write_header(path, planned, scheme, checkpoint, tokenizer, identity)
+        self.scheme, self._threads = scheme, threads
+        self.planned = {each.tensor.name: each for each in planned}
+        self.types = dict(sorted(Counter(each.kind.name for each in planned).items()))
+        parts = split_parts(planned, part_bytes)
+        self.paths = [path]
+        if len(parts) > 1:
+            self.paths = [
+                path.with_name(part_name(path.stem, number, len(parts))) for number in range(1, len(parts) + 1)
+            ]
+        self._pending = deque((file, each) for file, part in zip(self.paths, parts, strict=True) for each in part)
+        for number, (file, part) in enumerate(zip(self.paths, parts, strict=True)):
+            if not file.exists():
+                _write_header(file, _Part(number, parts), part, scheme, checkpoint, tokenizer, identity)
+
+    @property
+    def path(self) -> Path:
+        """The file that a runtime is given: the first part."""
+        return self.paths[0]
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether any tensor takes the importance of its input channels."""
+        return any(each.calibrated for each in self.planned.values())
 
     def snapshot(self) -> int:
         """How many tensors are still to be written."""
@@ -94,7 +113,7 @@ class GgufFile:
         """Write the pending tensors in order, up to the last of `through_layer`, or all.
 
         Args:
-            imatrix: the importance of the input channels.
+            imatrix: the importance of the input channels, for tensors whose method takes it.
             through_layer: where to stop.
             ready: tensors that are quantized already, by name; they are written as they are.
 
@@ -102,73 +121,110 @@ class GgufFile:
             InputError: a tensor is not finite, or too large for F16.
             StepError: the importance matrix lacks a tensor.
         """
-        with self.path.open("ab") as file, ThreadPoolExecutor(self._threads) as pool:
-            while self._pending:
-                tensor, kind = self._pending[0]
-                if through_layer is not None and not _is_due(tensor, through_layer):
-                    return
-                file.write(bytes(-file.tell() % _ALIGNMENT))
-                if ready and tensor.name in ready:
-                    file.write(np.ascontiguousarray(ready[tensor.name]).data)
-                else:
-                    convert = partial(_convert, tensor, kind, _importance(tensor, kind, imatrix))
-                    for data in _in_order(pool, convert, _row_blocks(tensor), self._threads):
-                        file.write(data.data)
-                file.write(bytes(-file.tell() % _ALIGNMENT))
-                self._pending.popleft()
+        with ThreadPoolExecutor(self._threads) as pool:
+            while self._pending and _is_due(self._pending[0][1].tensor, through_layer):
+                path = self._pending[0][0]
+                with path.open("ab") as file:
+                    while self._pending and self._pending[0][0] == path:
+                        planned = self._pending[0][1]
+                        if not _is_due(planned.tensor, through_layer):
+                            return
+                        self._append(file, planned, imatrix, ready or {}, pool)
+                        self._pending.popleft()
+
+    def _append(
+        self,
+        file: BinaryIO,
+        planned: Planned,
+        imatrix: Imatrix | None,
+        ready: Mapping[str, npt.NDArray[np.uint8]],
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        tensor = planned.tensor
+        file.write(bytes(-file.tell() % _ALIGNMENT))
+        if tensor.name in ready:
+            file.write(np.ascontiguousarray(ready[tensor.name]).data)
+        else:
+            importance = imatrix.importance(tensor.name) if imatrix is not None and planned.calibrated else None
+            convert = partial(_convert, tensor, planned.kind, importance)
+            file.writelines(data.data for data in _in_order(pool, convert, _row_blocks(tensor), self._threads))
+        file.write(bytes(-file.tell() % _ALIGNMENT))
 
 
-def _importance(tensor: GgufTensor, kind: GgmlType, imatrix: Imatrix | None) -> npt.NDArray[np.float32] | None:
-    """The importance for a quantized tensor of a layer; embeddings and output have none, as in llama.cpp."""
-    if imatrix is None or not kind.quantized or tensor.layer is None:
-        return None
-    return imatrix.importance(tensor.name)
+def _is_due(tensor: GgufTensor, layer: int | None) -> bool:
+    """Whether `tensor` precedes the end of `layer` in the file; None: the end of the file."""
+    if layer is None or tensor.name == "token_embd.weight":
+        return True
+    return tensor.layer is not None and tensor.layer <= layer
 
 
-def _is_due(tensor: GgufTensor, layer: int) -> bool:
-    """Whether `tensor` precedes the end of `layer` in the file."""
-    return tensor.name == "token_embd.weight" or (tensor.layer is not None and tensor.layer <= layer)
+def split_parts(planned: Sequence[Planned], most: int | None) -> list[list[Planned]]:
+    """The tensors of each part, in order: a part ends where the next tensor would take it beyond `most` bytes.
+
+    Source: `split_strategy` in llama.cpp's `tools/gguf-split`; metadata does not count.
+
+    Raises:
+        InputError: more parts than a file can have.
+    """
+    parts: list[list[Planned]] = [[]]
+    size = 0
+    for each in planned:
+        padded = each.nbytes + -each.nbytes % _ALIGNMENT
+        if most is not None and parts[-1] and size + padded > most:
+            parts.append([])
+            size = 0
+        parts[-1].append(each)
+        size += padded
+    if len(parts) > MOST_PARTS:
+        raise InputError(f"split_max_size: {len(parts)} parts, expected {MOST_PARTS} at the most", "take a larger size")
+    return parts
 
 
-def planned_types(
-    plan: Iterable[GgufTensor], scheme: GgufScheme, checkpoint: Checkpoint, *, imatrix: bool
-) -> list[tuple[GgufTensor, GgmlType]]:
-    """Each tensor of the plan with its type in a file of `scheme`."""
-    shape = model_shape(checkpoint)
-    return [(tensor, tensor_type(tensor.name, tensor.shape, scheme, shape, imatrix=imatrix)) for tensor in plan]
+@dataclass(frozen=True)
+class _Part:
+    """Which part a header is for, from 0, and all parts."""
 
+    number: int
+    parts: Sequence[Sequence[Planned]]
 
-def tensor_nbytes(tensor: GgufTensor, kind: GgmlType) -> int:
-    """Bytes of a tensor in the file, without padding."""
-    return int(np.prod(tensor.shape[:-1], dtype=np.int64)) * kind.row_nbytes(tensor.shape[-1])
+    def describe(self, writer: Any) -> None:
+        """Write the keys by which llama.cpp puts parts together; nothing where there is one."""
+        if len(self.parts) > 1:
+            keys = gguf_library().Keys.Split
+            writer.add_uint16(keys.LLM_KV_SPLIT_NO, self.number)
+            writer.add_uint16(keys.LLM_KV_SPLIT_COUNT, len(self.parts))
+            writer.add_int32(keys.LLM_KV_SPLIT_TENSORS_COUNT, sum(map(len, self.parts)))
 
 
 def _write_header(
     path: Path,
-    tensors: Sequence[tuple[GgufTensor, GgmlType]],
+    part: _Part,
+    tensors: Sequence[Planned],
     scheme: GgufScheme,
     checkpoint: Checkpoint,
     tokenizer: GgufTokenizer,
     identity: GgufIdentity,
 ) -> None:
     gguf = gguf_library()
-    architecture = model_shape(checkpoint).architecture
-    writer = gguf.GGUFWriter(path, architecture)
-    writer.add_type("model")
-    writer.add_name(identity.name)
-    parameters = sum(int(np.prod(tensor.shape, dtype=np.int64)) for tensor, _ in tensors if tensor.source)
-    writer.add_size_label(gguf.size_label(parameters, parameters, 0, 0))
-    if identity.licence:
-        writer.add_license(identity.licence)
-    add_metadata(writer, checkpoint)
-    writer.add_file_type(scheme.file_type)
-    writer.add_quantization_version(_QUANTIZATION_VERSION)
-    _add_tokenizer(writer, tokenizer)
-    for tensor, kind in tensors:
-        nbytes = tensor_nbytes(tensor, kind)
-        writer.add_tensor_info(
-            tensor.name, tensor.shape, np.dtype(np.float32), nbytes, raw_dtype=gguf.GGMLQuantizationType(kind.id)
-        )
+    # parts after the first have no metadata of the model
+    writer = gguf.GGUFWriter(path, model_shape(checkpoint).architecture if part.number == 0 else "")
+    if part.number == 0:
+        writer.add_type("model")
+        writer.add_name(identity.name)
+        sources = [each.tensor for shard in part.parts for each in shard if each.tensor.source]
+        parameters = sum(int(np.prod(tensor.shape, dtype=np.int64)) for tensor in sources)
+        writer.add_size_label(gguf.size_label(parameters, parameters, 0, 0))
+        if identity.licence:
+            writer.add_license(identity.licence)
+        add_metadata(writer, checkpoint)
+        writer.add_file_type(scheme.file_type)
+        writer.add_quantization_version(_QUANTIZATION_VERSION)
+        _add_tokenizer(writer, tokenizer)
+    part.describe(writer)
+    for each in tensors:
+        raw = gguf.GGMLQuantizationType(each.kind.id)
+        tensor = each.tensor
+        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), each.nbytes, raw_dtype=raw)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

@@ -16,6 +16,11 @@ RESERVED_NAMES = frozenset({"merged", "calibration", "bench", "report"})
 """Names of the other folders in a run."""
 
 
+def _a_size(text: str) -> str:
+    parse_size(text)
+    return text
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -140,6 +145,26 @@ GgufType = Literal[
 """llama.cpp's names of file types."""
 
 
+GgmlType = Literal[
+    "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K",
+    "IQ3_S", "IQ3_XXS", "Q2_K", "IQ2_S", "IQ2_XS", "IQ2_XXS",
+]  # fmt: skip
+"""llama.cpp's names of types of tensors."""
+
+
+class TensorOverride(_Strict):
+    """What deviates for the tensors that a pattern matches; what is not given is as it is elsewhere."""
+
+    type: GgmlType | None = Field(None, description="The tensors' type; an error where its blocks do not fit.")
+    method: Literal["gptq", "imatrix", "rtn"] | None = Field(None, description="How they are rounded.")
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.type is None and self.method is None:
+            raise ValueError("expected a type or a method")
+        return self
+
+
 class GgufTarget(_Strict):
     """A GGUF file for llama.cpp."""
 
@@ -150,6 +175,23 @@ class GgufTarget(_Strict):
         description="How weights are rounded to llama.cpp's grids: gptq: errors are fed back through moments; "
         "imatrix: weighed by the importance matrix alone; rtn: without calibration.",
     )
+    overrides: dict[str, TensorOverride] = Field(
+        default_factory=dict,
+        description="What deviates, by globs over names of matrices, llama.cpp's (`*.ffn_down`, `output`) or the "
+        "checkpoint's (`*.down_proj`); for each key the last pattern that matches and names it wins.",
+    )
+    split_max_size: Annotated[str, AfterValidator(_a_size)] | None = Field(
+        None, description="The most bytes of tensors in a file, such as `2G`; a larger one is split into parts."
+    )
+    imatrix: str | None = Field(
+        None,
+        description="A file with an importance matrix, instead of the calibration pass's; relative to the recipe.",
+    )
+
+    @field_serializer("overrides")
+    def _in_order(self, overrides: dict[str, TensorOverride]) -> list[list[Any]]:
+        """Pairs, as for GPTQ."""
+        return [[pattern, override.model_dump(exclude_none=True)] for pattern, override in overrides.items()]
 
 
 class AwqTarget(_Strict):
@@ -220,11 +262,6 @@ class GateRecipe(_Strict):
     )
     margin: float = Field(0.05, gt=0, lt=1, description="The largest loss that is accepted, as a share of items.")
     alpha: float = Field(0.05, gt=0, lt=0.5, description="One-sided error rate of the bounds.")
-
-
-def _a_size(text: str) -> str:
-    parse_size(text)
-    return text
 
 
 class Recipe(_Strict):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lf_export.checkpoint.gguf_parts import first_part, is_later_part
 from lf_export.errors import InputError, StepError
 from lf_export.runtimes.answers import Answer
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
@@ -33,6 +34,8 @@ def open_session(path: Path, threads: int) -> "LlamaCppSession":
         InputError: there is none, there are several, or llama.cpp cannot load it.
         MissingError: xllamacpp is not installed.
     """
+    if is_later_part(path):
+        raise InputError(f"{path}: a later part of a file", f"name the first: {first_part(path).name}")
     models = _models(path)
     if not models:
         raise InputError(f"{path}: no GGUF model there")
@@ -44,7 +47,9 @@ def open_session(path: Path, threads: int) -> "LlamaCppSession":
 
 def _models(path: Path) -> list[Path]:
     files = sorted(path.glob("*.gguf")) if path.is_dir() else [path] if path.is_file() else []
-    return [file for file in files if file.name != "imatrix.gguf" and _starts_with_magic(file)]
+    return [
+        file for file in files if file.name != "imatrix.gguf" and not is_later_part(file) and _starts_with_magic(file)
+    ]
 
 
 def _starts_with_magic(file: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lf_export.checkpoint.adapter import open_adapter
 from lf_export.checkpoint.carry import licence_files
+from lf_export.checkpoint.gguf_parts import is_later_part, parts_of
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.errors import InputError, MissingError
 from lf_export.provenance import read_manifest
@@ -35,7 +36,7 @@ def inspect_path(path: Path) -> dict[str, Any]:
         return _checkpoint(open_checkpoint(path))
     if (path / _ONNX_CONFIG).is_file():
         return _onnx(path)
-    files = sorted(file for file in path.glob("*.gguf") if file.name != "imatrix.gguf")
+    files = sorted(file for file in path.glob("*.gguf") if file.name != "imatrix.gguf" and not is_later_part(file))
     if len(files) == 1:
         return _gguf(files[0]) | {"path": str(path), **_beside(path)}
     if len(files) > 1:
@@ -132,7 +133,11 @@ def _gguf(path: Path) -> dict[str, Any]:
     except ImportError as error:
         raise MissingError("the gguf package is not installed", "pip install 'lf-export[gguf]'") from error
     try:
+        parts = parts_of(path)
         reader = GGUFReader(path)
+        tensors = [*reader.tensors, *(tensor for part in parts[1:] for tensor in GGUFReader(part).tensors)]
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: a part of {path.name} is missing") from error
     except (ValueError, IndexError, KeyError, OverflowError) as error:
         raise InputError(f"{path}: a truncated or malformed GGUF file: {error}") from error
     fields = {name: field for name, field in reader.fields.items() if not name.startswith("tokenizer.ggml.tokens")}
@@ -151,10 +156,10 @@ def _gguf(path: Path) -> dict[str, Any]:
         "layers": value(f"{architecture}.block_count"),
         "hidden_size": value(f"{architecture}.embedding_length"),
         "context_length": value(f"{architecture}.context_length"),
-        "parameters": sum(int(prod(int(size) for size in tensor.shape)) for tensor in reader.tensors),
-        "dtypes": dict(Counter(tensor.tensor_type.name for tensor in reader.tensors).most_common()),
-        "tensors": len(reader.tensors),
-        "bytes": path.stat().st_size,
+        "parameters": sum(int(prod(int(size) for size in tensor.shape)) for tensor in tensors),
+        "dtypes": dict(Counter(tensor.tensor_type.name for tensor in tensors).most_common()),
+        "tensors": len(tensors),
+        "bytes": sum(part.stat().st_size for part in parts),
         "tokenizer": value("tokenizer.ggml.model"),
         "pre_tokenizer": value("tokenizer.ggml.pre"),
         "chat_template": None if template is None else ("with tools" if "tools" in template else "without tools"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lf_export.checkpoint.gguf_parts import parts_of
 from lf_export.errors import ExportError, StepError
 from lf_export.functions.dialects import Dialect
 from lf_export.metrics import fidelity
@@ -132,9 +133,9 @@ def loops_more(baseline: Measured, found: Measured) -> str | None:
 
 
 def disk_bytes(path: Path) -> int:
-    """The bytes of a file, or of all files in a folder; an importance matrix is not part of an artifact's weight."""
+    """The bytes of a file with its parts, or of all files in a folder; an importance matrix does not count."""
     if path.is_file():
-        return path.stat().st_size
+        return sum(part.stat().st_size for part in parts_of(path) if part.is_file())
     return sum(
         (Path(folder) / name).stat().st_size
         for folder, _, names in os.walk(path)

@@ -21,11 +21,13 @@ from lf_export.report.card import artifact_card
 from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
 from lf_export.steps.journal import FOLDER, SCHEMA, RunJournal, interruptible
 from lf_export.steps.record import fingerprint
-from lf_export.walk.budget import default_budget
+from lf_export.walk.budget import default_budget, parse_size
 from lf_export.walk.families import num_layers
 from lf_export.walk.stream import BATCH_TOKENS, compute_dtype, walk
 
 _CARD = "README.md"
+# Options that name a file: its content counts, and its name alone is said to those who have other folders.
+_FILES = ("imatrix",)
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,16 @@ class TargetPlan:
     """What the model is called in files; the checkpoint's folder where it is empty."""
 
 
-def targets_from_names(names: Sequence[str], out: Path, *, gguf_method: str = "gptq", **gptq: Any) -> list[TargetPlan]:
+def targets_from_names(
+    names: Sequence[str], out: Path, *, gguf: Mapping[str, Any] | None = None, **gptq: Any
+) -> list[TargetPlan]:
     """Targets from `--format` values such as `gptq`, `gptq:4.25`, `awq`, `gguf:Q4_K_M`, `onnx:int4`, `onnx:fp16-cuda`.
+
+    Args:
+        names: what `--format` was given.
+        out: the folder of a single target, or of the folders of several.
+        gguf: options of each GGUF target, as in a recipe.
+        gptq: options of each GPTQ target, as in a recipe; AWQ takes the group size.
 
     Raises:
         InputError: a format or a scheme that is not known, or one that is named twice.
@@ -65,7 +75,7 @@ def targets_from_names(names: Sequence[str], out: Path, *, gguf_method: str = "g
             options = {"precision": precision, "provider": provider or "cpu"}
             label = f"onnx-{precision}" + (f"-{provider}" if provider else "")
         else:
-            options = {"type": scheme or "Q4_K_M", "method": gguf_method}
+            options = {"type": scheme or "Q4_K_M", "method": "gptq", **(gguf or {})}
             label = f"{kind}-{options['type']}".lower()
         if label in plans:
             raise InputError(f"--format {name}: named twice")
@@ -92,11 +102,12 @@ def format_options(plan: TargetPlan, threads: int) -> Any:
     kind = FORMATS[plan.format]
     options = dict(plan.options)
     if plan.format == "gguf":
-        options = {
-            "types": (options["type"],),
-            "method": options.get("method", "gptq"),
+        size = options.pop("split_max_size", None)
+        options |= {
+            "types": (options.pop("type"),),
             "threads": threads,
             "name": plan.model_name,
+            "split_max_size": size and parse_size(size),
         }
     elif plan.format == "onnx":
         options |= {"threads": threads}
@@ -105,6 +116,11 @@ def format_options(plan: TargetPlan, threads: int) -> Any:
     except ValidationError as error:
         problems = [f"{plan.name}: {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
         raise InputError.of(problems) from error
+
+
+def files_of(plan: TargetPlan) -> list[Any]:
+    """What identifies the files that the plan's options name, such as an importance matrix."""
+    return [fingerprint(Path(plan.options[key])) for key in _FILES if plan.options.get(key)]
 
 
 def quantize_model(
@@ -221,7 +237,10 @@ def _identity(checkpoint: Checkpoint, targets: Sequence[TargetPlan], calibration
             "model": [str(checkpoint.root.resolve()), fingerprint(checkpoint.root)],
             "calibration": calibration.digest,
             "targets": [
-                [plan.name, plan.format, dict(plan.options), plan.model_name, str(plan.out.absolute())]
+                [
+                    *[plan.name, plan.format, dict(plan.options), plan.model_name, str(plan.out.absolute())],
+                    files_of(plan),
+                ]
                 for plan in targets
             ],
         }
@@ -260,7 +279,7 @@ def _complete(
     made = manifest(
         plan.format,
         artifact=facts,
-        options=dict(plan.options),
+        options={key: Path(value).name if key in _FILES else value for key, value in plan.options.items()},
         calibration=calibration.audit.to_json(),
         source=source and {key: source[key] for key in source if key not in {"machine", "versions"}},
         files={

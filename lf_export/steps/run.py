@@ -17,7 +17,7 @@ from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
 from lf_export.steps.dequantize import dequantized
 from lf_export.steps.merge import MergeOptions, merge_model
 from lf_export.steps.plan import Step, as_facts, bytes_text, table, totals
-from lf_export.steps.quantize import TargetPlan, check_targets, quantize_targets
+from lf_export.steps.quantize import TargetPlan, check_targets, files_of, quantize_targets
 from lf_export.steps.record import claim, fingerprint, is_done, is_ours, record, step_digest
 from lf_export.steps.sources import base_path, data_path
 from lf_export.walk.budget import default_budget, parse_size
@@ -220,7 +220,9 @@ def _steps(inputs: _Inputs) -> list[Step]:
     if base is not None:
         check_targets(base, targets)
     for plan in targets:
-        digest = step_digest("quantize", {"format": plan.format, **plan.options}, [merge_digest, calibrate_digest])
+        digest = step_digest(
+            "quantize", {"format": plan.format, **plan.options}, [merge_digest, calibrate_digest, files_of(plan)]
+        )
         steps.append(_step(plan.name, plan.out, digest, estimate.quantize(base, plan, recipe, targets, inputs.memory)))
     if recipe.bench is not None:
         suites = [
@@ -253,8 +255,10 @@ def _step(name: str, output: Path, digest: str, cost: estimate.Cost) -> Step:
 def _targets(inputs: _Inputs) -> list[TargetPlan]:
     plans = []
     for name, target in inputs.recipe.quantize.items():
-        options = target.model_dump()
+        options = target.model_dump(exclude_none=True)
         kind = options.pop("format")
+        if "imatrix" in options:
+            options["imatrix"] = str(data_path(options["imatrix"], inputs.folder))
         plans.append(TargetPlan(name, kind, inputs.output / name, options, inputs.recipe.name))
     return plans
 

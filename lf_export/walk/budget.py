@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT]I?)?B)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?", re.IGNORECASE)
 
 # Of what is available at the start: the weights of a layer, its moments and the formats' work need the rest.
 _SHARE = 4
@@ -13,7 +13,7 @@ _UNKNOWN = 1 << 30
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size such as `4GB`, `512MB`, `1.5GiB` or `4000000`; units of 1,000 unless they have an i.
+    """Bytes of a size such as `4GB`, `4G`, `512MB`, `1.5GiB` or `4000000`; units of 1,000 unless they have an i.
 
     Raises:
         ValueError: the text is no size, or is less than a byte.

@@ -45,6 +45,22 @@ GEMMA = {
     "rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 500.0}, "full_attention": LINEAR},
 }
 
+PHI = {"tie_word_embeddings": False, "resid_pdrop": 0.0}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0 + 0.05 * index for index in range(8)],
+    "long_factor": [1.0 + 0.9 * index for index in range(8)],
+}
+PARTIAL = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.75}
+
+
+def longrope(original: int, longest: int) -> dict[str, Any]:
+    """A Phi-3 whose context was extended from `original`; the text of the tests has between 128 and 512 tokens."""
+    rope = {"rope_parameters": LONGROPE | {"original_max_position_embeddings": original}}
+    return PHI | rope | {"original_max_position_embeddings": original, "max_position_embeddings": longest}
+
+
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama, untied, biases": ("llama", {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}),
@@ -55,6 +71,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("qwen2", {}),
     "qwen3": ("qwen3", {"head_dim": 32}),
     "gemma3": ("gemma3_text", GEMMA),
+    "phi3": ("phi3", PHI),
+    "phi3, tied, partly rotated": ("phi3", PHI | {"tie_word_embeddings": True, "rope_parameters": PARTIAL}),
+    "phi3, short factors": ("phi3", longrope(1024, 4096)),
+    "phi3, long factors": ("phi3", longrope(128, 4096)),
 }
 
 
@@ -99,16 +119,24 @@ def test_llama_cpp_computes_the_logits_of_transformers(tmp_path: Path, case: str
     assert np.sqrt(np.square(found - expected).mean()) < 0.003 * expected.std()
 
 
-@pytest.mark.parametrize(
-    "scheme", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K_M", "Q4_K_M", "Q6_K", "IQ4_XS"]
-)
-def test_llama_cpp_computes_the_logits_of_the_weights_that_error_feedback_chose(tmp_path: Path, scheme: str) -> None:
-    folder = models.tiny_model(tmp_path / "model", hidden_size=256, intermediate_size=256, head_dim=64)
+_SCHEMES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K_M", "Q4_K_M", "Q6_K", "IQ4_XS")
+_FEEDBACK: list[tuple[str, str, Any]] = [("llama", scheme, "gptq") for scheme in _SCHEMES]
+_FUSED: list[tuple[str, str, Any]] = [
+    ("phi3", scheme, method) for scheme in ("Q4_0", "Q4_K_M") for method in ("gptq", "imatrix")
+]
+
+
+@pytest.mark.parametrize(("family", "scheme", "method"), [*_FEEDBACK, *_FUSED])
+def test_llama_cpp_computes_the_logits_of_the_weights_that_were_chosen(
+    tmp_path: Path, family: str, scheme: str, method: Any
+) -> None:
+    shape = {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64}
+    folder = models.tiny_model(tmp_path / "model", family, **shape)
     checkpoint = open_checkpoint(folder)
-    target = FORMAT.open(checkpoint, tmp_path, GgufOptions(types=(scheme,), name="m"), "digest")
+    target = FORMAT.open(checkpoint, tmp_path, GgufOptions(types=(scheme,), name="m", method=method), "digest")
     walk(checkpoint, random_data([40, 60, 50, 70] * 8), [target], dtype=torch.float32)
     linears = target.finish()["files"][f"m-{scheme}.gguf"].get("linears", {})
-    assert scheme == "Q8_0" or any(facts["method"] == "gptq" for facts in linears.values())
+    assert any(facts["method"] == "gptq" for facts in linears.values()) is (method == "gptq" and scheme != "Q8_0")
     session = open_session(tmp_path / f"m-{scheme}.gguf", threads=1)
     ids = session.encode("".join(TEXTS))
     found = session.score([], [ids], [1])[0]
@@ -262,7 +290,7 @@ def _sentencepiece(normalizer: dict[str, Any] | None, pre_tokenizer: dict[str, A
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
-@pytest.fixture(scope="module", params=["llama", "gemma3"])
+@pytest.fixture(scope="module", params=["llama", "gemma3", "phi3"])
 def greedy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LlamaCppSession]:
     folder, out = written(tmp_path_factory.mktemp("greedy"), *CASES[request.param])
     return folder, open_session(out, threads=1)

@@ -12,8 +12,8 @@ import pytest
 from lf_export.checkpoint.index import open_checkpoint
 from lf_export.formats.gguf import FORMAT, GgufOptions
 from lf_export.formats.gguf_arch import plan_tensors
+from lf_export.formats.gguf_plan import plan_file
 from lf_export.formats.gguf_types import SCHEMES
-from lf_export.formats.gguf_writer import planned_types
 from lf_export.quant.ggml import TYPES, quantize
 
 GOLDEN = json.loads(Path(__file__).with_name("gguf_llama_quantize.json").read_text(encoding="utf-8"))
@@ -48,10 +48,10 @@ def test_every_scheme_gives_each_layer_the_types_of_llama_quantize(tmp_path: Pat
             continue
         known.add(scheme.name)
         found: dict[str, list[str]] = {}
-        for tensor, kind in planned_types(plan, scheme, checkpoint, imatrix=imatrix):
-            if len(tensor.shape) == 2:
-                part = tensor.name.removesuffix(".weight").removeprefix(f"blk.{tensor.layer}.")
-                found.setdefault(part, []).append(kind.name)
+        for each in plan_file(plan, scheme, checkpoint, "imatrix" if imatrix else "rtn"):
+            if len(each.tensor.shape) == 2:
+                part = each.tensor.name.removesuffix(".weight").removeprefix(f"blk.{each.tensor.layer}.")
+                found.setdefault(part, []).append(each.kind.name)
         assert {part: _runs(kinds) for part, kinds in found.items()} == expected, scheme.name
     unquantized, needing = {"F32", "F16", "BF16"}, {scheme.name for scheme in SCHEMES.values() if scheme.needs_imatrix}
     assert known == set(SCHEMES) - unquantized - ({"Q8_0"} if imatrix else needing)

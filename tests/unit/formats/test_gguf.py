@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.errors import InputError, MissingError, StepError
-from lf_export.formats import gguf_arch, gguf_gemma
+from lf_export.formats import gguf_arch, gguf_gemma, gguf_phi
 from lf_export.formats.gguf import FORMAT, GgufOptions
 from lf_export.formats.gguf_writer import interleave
 
@@ -258,6 +258,54 @@ def test_a_config_of_gemma_in_the_older_form_says_the_same() -> None:
         found = [gguf_gemma.rope_parameters(config, sliding=sliding) for config in (older, newer)]
         assert found[0] == found[1]
     assert gguf_gemma.period(older) == gguf_gemma.period(newer) == 6
+
+
+def phi_config(**changes: Any) -> dict[str, Any]:
+    rope = {"rope_type": "longrope", "long_factor": [2.0] * 6, "short_factor": [1.0] * 6, "partial_rotary_factor": 0.75}
+    config = {"hidden_size": 64, "num_attention_heads": 4, "max_position_embeddings": 4096, "rope_parameters": rope}
+    return config | {"model_type": "phi3", "original_max_position_embeddings": 128} | changes
+
+
+def test_both_forms_of_the_longrope_config_say_the_same() -> None:
+    newer = phi_config()
+    rope = {key: value for key, value in newer["rope_parameters"].items() if key.endswith("_factor")}
+    older = phi_config(rope_parameters=None, rope_scaling=rope | {"type": "su"}, partial_rotary_factor=0.75)
+    for config in (newer, older):
+        assert gguf_phi.problems(config, 16) == []
+        assert gguf_phi.rotated(config, 16) == 12
+        assert {name: values.tolist() for name, values in gguf_phi.factors(config).items()} == {
+            "rope_factors_long.weight": [2.0] * 6,
+            "rope_factors_short.weight": [1.0] * 6,
+        }
+        assert gguf_arch.window_notes(config)[0].startswith("llama.cpp takes the long rotary factors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"hidden_size": 96}, "4 heads of 16 are not hidden_size 96"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "the rotary embedding 'yarn' cannot be written"),
+        (
+            {"rope_parameters": {"rope_type": "longrope", "long_factor": [1.0] * 8}},
+            "short_factor has 0 factors, expected 8",
+        ),
+    ],
+)
+def test_a_phi3_that_llama_cpp_computes_otherwise_is_refused(changes: dict[str, Any], message: str) -> None:
+    (problem,) = gguf_phi.problems(phi_config(**changes), 16)
+    assert message in problem
+
+
+def test_fused_linears_of_phi3_have_their_places(tmp_path: Path) -> None:
+    folder = models.tiny_model(tmp_path / "phi", "phi3", tie_word_embeddings=False)
+    write(folder, tmp_path / "out", "F32")
+    tensors = gguf_folders.tensors_of(tmp_path / "out/phi-F32.gguf")
+    source = load_file(folder / "model.safetensors")
+    for ours, theirs in (("attn_qkv", "self_attn.qkv_proj"), ("ffn_up", "mlp.gate_up_proj")):
+        expected = source[f"model.layers.1.{theirs}.weight"].numpy()
+        assert np.array_equal(tensors[f"blk.1.{ours}.weight"][1], expected)
+    assert not [name for name in tensors if "attn_q." in name or "ffn_gate" in name]
 
 
 def test_a_type_that_needs_an_importance_matrix_is_refused_without_calibration() -> None:
