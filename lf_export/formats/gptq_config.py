@@ -62,7 +62,7 @@ def dynamic_of(checkpoint: Checkpoint, usual: Scheme, schemes: Mapping[str, Sche
     dynamic: dict[str, dict[str, int]] = {}
     for index in range(num_layers(checkpoint.config)):
         prefix = family.prefix(index)
-        for group in family.groups:
+        for group in family.groups_at(index):
             found = [schemes.get(f"{prefix}.{name}") for name in group]
             for name, scheme in zip(group, found, strict=True):
                 _add(dynamic, f"{prefix}.{name}", usual, scheme)
@@ -92,7 +92,7 @@ def _uneven(checkpoint: Checkpoint, schemes: Mapping[str, Scheme]) -> list[list[
     groups = [
         [f"{family.prefix(index)}.{name}" for name in group]
         for index in range(num_layers(checkpoint.config))
-        for group in family.groups
+        for group in family.groups_at(index)
     ]
     return [group for group in groups if len({schemes.get(name) for name in group}) > 1]
 

@@ -32,7 +32,7 @@ def linear_names(checkpoint: Checkpoint) -> Iterator[str]:
     """The modules whose weights are quantized, in order."""
     family = family_of(checkpoint.config)
     for index in range(num_layers(checkpoint.config)):
-        for linear in family.linears:
+        for linear in family.linears_at(index):
             yield f"{family.prefix(index)}.{linear}"
 
 
