@@ -47,7 +47,7 @@ def quantization_config(
         "pack_dtype": "int32",
         "meta": {"quantizer": [f"lf-export:{__version__}"], "calibration": audit_digest},
     }
-    if dynamic := dynamic_of(checkpoint, usual, schemes):
+    if dynamic := dynamic_of(checkpoint, usual, schemes) | _routers(checkpoint):
         config["dynamic"] = dynamic
     skipped = [name for name in linear_names(checkpoint) if name not in schemes]
     if skipped:
@@ -86,14 +86,21 @@ def loads_in(checkpoint: Checkpoint, usual: Scheme, schemes: Mapping[str, Scheme
     }
 
 
+def _routers(checkpoint: Checkpoint) -> dict[str, dict[str, int]]:
+    """That the routers of experts, which choose and hardly compute, are stored as they are."""
+    experts = family_of(checkpoint.config).experts
+    # loaders ask with the name in the checkpoint or with transformers', where every block is `mlp`
+    return {} if experts is None else {rf"-:^.*\.(?:{'|'.join(sorted({experts.block, 'mlp'}))})\.gate$": {}}
+
+
 def _uneven(checkpoint: Checkpoint, schemes: Mapping[str, Scheme]) -> list[list[str]]:
-    """The linears that vLLM fuses and whose schemes differ."""
+    """The linears that vLLM fuses and whose schemes differ; it runs the experts of a layer as one."""
     family = family_of(checkpoint.config)
-    groups = [
-        [f"{family.prefix(index)}.{name}" for name in group]
-        for index in range(num_layers(checkpoint.config))
-        for group in family.groups_at(index)
-    ]
+    groups = []
+    for index in range(num_layers(checkpoint.config)):
+        prefix, experts = family.prefix(index), family.experts_at(index)
+        together = [] if experts is None else [[name for group in experts.groups for name in group]]
+        groups += [[f"{prefix}.{name}" for name in group] for group in [*family.groups_at(index), *together]]
     return [group for group in groups if len({schemes.get(name) for name in group}) > 1]
 
 

@@ -128,7 +128,7 @@ def solution_facts(solution: Solution) -> dict[str, Any]:
 
 
 def circumstances(solution: Solution | Compensated) -> dict[str, Any]:
-    """Damping, dead inputs and the reason of a fallback, where there are any."""
+    """Damping, dead inputs, the reason of a fallback and why other tokens than its own served, where there are any."""
     facts: dict[str, Any] = {}
     if solution.damp is not None:
         facts["damp_percent"] = solution.damp
@@ -136,6 +136,8 @@ def circumstances(solution: Solution | Compensated) -> dict[str, Any]:
         facts["dead_inputs"] = solution.dead
     if solution.reason:
         facts["reason"] = solution.reason
+    if solution.pooled:
+        facts["pooled"] = solution.pooled
     return facts
 
 

@@ -11,14 +11,14 @@ from lf_export.quant.moments import HeldOut, Moments
 # Fewer tokens than this share of an input's width say too little about its directions.
 _TOKENS_PER_WIDTH = 1 / 16
 
-JudgedOn = Literal["held-out", "calibration"]
+JudgedOn = Literal["held-out", "calibration", "weights"]
 
 
 class Judge:
-    """Σ w ‖D x‖² of a difference D [out, n], for each output, on held-out rows or on H.
+    """Σ w ‖D x‖² of a difference D [out, n], for each output, on held-out rows or on H; Σ D² where there is no token.
 
     Attributes:
-        on: which of the two.
+        on: which of the three.
     """
 
     on: JudgedOn
@@ -26,12 +26,14 @@ class Judge:
     def __init__(self, moments: Moments, heldout: HeldOut | None) -> None:
         self._heldout = heldout if heldout is not None and heldout.X.shape[0] else None
         self._moments = moments
-        self.on = "calibration" if self._heldout is None else "held-out"
+        self.on = "held-out" if self._heldout is not None else "calibration" if moments.count else "weights"
 
     def per_output(self, D: torch.Tensor) -> torch.Tensor:
         """The loss of each output, [out] fp64."""
         if self._heldout is not None:
             return (D @ self._heldout.X.t()).square_().sum(1, dtype=torch.float64)
+        if not self._moments.count:
+            return D.square().sum(1, dtype=torch.float64)
         return (D @ self._moments.H).mul_(D).sum(1, dtype=torch.float64)
 
 
