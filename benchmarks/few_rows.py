@@ -19,27 +19,28 @@ from typing import Any
 from gptq import prepare
 from ran import environment
 
-LAYERS = (4, 14, 24)
+LAYERS = (4, 14, 24)  # of 30
 EXPERTS, CHOSEN = 8, 2
-SHARES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+SHARES = (1 / 288, 1 / 144, 1 / 64, 1 / 32, 1 / 16, 1 / 4, 1.0)
 
 
-def inputs_of(model: Any, ids: list[list[int]]) -> dict[str, Any]:
-    """The inputs of gate and down at `LAYERS`, by linear, [tokens, width]."""
+def inputs_of(model: Any, ids: list[list[int]], layers: list[int]) -> dict[str, Any]:
+    """The inputs of gate and down at some layers, by linear, [tokens, width]."""
     import torch
 
     seen: dict[str, list[Any]] = {}
-    for layer in LAYERS:
+    hooks = []
+    for layer in layers:
         for name in ("gate_proj", "down_proj"):
             linear = model.model.layers[layer].mlp.get_submodule(name)
             key = f"{layer}.{name}"
-            linear.register_forward_pre_hook(lambda _, args, key=key: seen.setdefault(key, []).append(args[0][0]))
+            hook = lambda _, args, key=key: seen.setdefault(key, []).append(args[0][0])  # noqa: E731
+            hooks.append(linear.register_forward_pre_hook(hook))
     with torch.no_grad():
         for each in ids:
             model.model(torch.tensor([each]))
-    for layer in model.model.layers:
-        for linear in (layer.mlp.gate_proj, layer.mlp.down_proj):
-            linear._forward_pre_hooks.clear()
+    for each in hooks:
+        each.remove()
     return {key: torch.cat(rows) for key, rows in seen.items()}
 
 
@@ -95,13 +96,13 @@ def errors(W: Any, own: Any, pooled: Any, judged: Any) -> dict[str, float]:
     return found
 
 
-def measure(model: Any, calibration: Any, heldout: Any) -> dict[str, Any]:
+def measure(model: Any, calibration: Any, heldout: Any, layers: list[int]) -> dict[str, Any]:
     """Linear → share of its width in rows → way → the geometric mean of its errors over layers and experts."""
     import torch
 
     table: dict[str, Any] = {}
     generator = torch.Generator().manual_seed(1)
-    for layer in LAYERS:
+    for layer in layers:
         X, held = calibration[f"{layer}.gate_proj"], heldout[f"{layer}.gate_proj"]
         sent, sent_held = routes(X, held)
         for name, pools in (("gate_proj", True), ("down_proj", False)):
@@ -135,6 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="a Llama folder, off its grid")
     parser.add_argument("--samples", type=int, default=48, help="conversations to calibrate with")
+    parser.add_argument("--layers", type=int, nargs="+", default=list(LAYERS))
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -143,7 +145,9 @@ def main() -> None:
         ids = json.loads((Path(scratch) / "ids.json").read_text())
         held = [item["ids"] for item in json.loads((Path(scratch) / "heldout.json").read_text())]
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
-    table = measure(model, inputs_of(model, ids), inputs_of(model, held))
+    table = measure(
+        model, inputs_of(model, ids, options.layers), inputs_of(model, held, options.layers), options.layers
+    )
     print("| linear | rows / width | own rows | rows of all experts | experts |\n|---|---|---|---|---|")
     for name, shares in table.items():
         for share, ways in shares.items():
@@ -153,6 +157,7 @@ def main() -> None:
         "model": options.model.name,
         "tokens": sum(map(len, ids)),
         "heldout_tokens": sum(map(len, held)),
+        "layers": options.layers,
         "threads": 1,
         "table": table,
         **environment("torch", "transformers"),

@@ -6,7 +6,7 @@ from typing import Any
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.errors import InputError
 from lf_export.progress import say
-from lf_export.quant.judge import too_few_tokens
+from lf_export.quant.judge import FEEDBACK_TOKENS_PER_WIDTH, too_few_tokens
 from lf_export.walk.families import Experts, family_of
 from lf_export.walk.view import LayerView
 
@@ -33,7 +33,7 @@ class Starved:
         for name in (name for group in experts.groups for name in group):
             moments = view.moments[name]
             self._fewest = moments.count if self._fewest is None else min(moments.count, self._fewest)
-            if (why := too_few_tokens(moments)) is not None:
+            if (why := too_few_tokens(moments, FEEDBACK_TOKENS_PER_WIDTH)) is not None:
                 self._layer[f"{view.prefix}.{name}"] = why
 
     def __contains__(self, module: str) -> bool:

@@ -72,7 +72,9 @@ def dynamic_of(checkpoint: Checkpoint, usual: Scheme, schemes: Mapping[str, Sche
 
 
 def loads_in(checkpoint: Checkpoint, usual: Scheme, schemes: Mapping[str, Scheme]) -> dict[str, str]:
-    """Who loads a folder whose linears deviate, and who does not and why; empty where none deviates."""
+    """Who loads a folder whose linears deviate or are experts', and who does not and why; empty for any other."""
+    if family_of(checkpoint.config).experts is not None:
+        return _loads_experts(checkpoint)
     if not dynamic_of(checkpoint, usual, schemes):
         return {}
     yes, no = "yes", "no: it does not hand `dynamic` on, tensors have other shapes than it expects"
@@ -83,6 +85,20 @@ def loads_in(checkpoint: Checkpoint, usual: Scheme, schemes: Mapping[str, Scheme
         "transformers": yes if all(scheme == usual for scheme in schemes.values()) else no,
         "vllm": fused,
         "sglang": fused,
+    }
+
+
+def _loads_experts(checkpoint: Checkpoint) -> dict[str, str]:
+    """As seen with gptqmodel 7.6.0 and transformers 5.23."""
+    experts = family_of(checkpoint.config).experts
+    renamed = experts is not None and experts.block != "mlp"
+    return {
+        "gptqmodel": "no: it asks for other names than the checkpoint has (mlp.experts.N.gate_proj)"
+        if renamed
+        else "yes",
+        "transformers": "no: it holds experts in one tensor, and leaves them without weights, with no error",
+        "vllm": "not tried",
+        "sglang": "not tried",
     }
 
 

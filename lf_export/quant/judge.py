@@ -10,6 +10,12 @@ from lf_export.quant.moments import HeldOut, Moments
 
 # Fewer tokens than this share of an input's width say too little about its directions.
 _TOKENS_PER_WIDTH = 1 / 16
+# For error feedback, whose correlations are shrunk in proportion, fewer suffice. Measured on SmolLM2-135M with its
+# feed-forward as eight experts (benchmarks/few_rows.py): from a 64th of the width on, an expert's own tokens serve it
+# better than those of all experts do.
+FEEDBACK_TOKENS_PER_WIDTH = 1 / 64
+
+_FEWEST = 4
 
 JudgedOn = Literal["held-out", "calibration", "weights"]
 
@@ -100,9 +106,14 @@ def compare(
     return found
 
 
-def too_few_tokens(moments: Moments) -> str | None:
-    """Why moments are not trusted, None where they are."""
-    needed = max(1, int(moments.width * _TOKENS_PER_WIDTH))
+def too_few_tokens(moments: Moments, share: float = _TOKENS_PER_WIDTH) -> str | None:
+    """Why moments are not trusted, None where they are.
+
+    Args:
+        moments: of the input.
+        share: of its width, how many tokens are enough; never fewer than four.
+    """
+    needed = max(_FEWEST, int(moments.width * share))
     if moments.count >= needed:
         return None
     return f"only {moments.count} tokens for a width of {moments.width}, expected {needed}"

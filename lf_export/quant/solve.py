@@ -8,7 +8,7 @@ import torch
 
 from lf_export.quant.gptq import Factor, NotPositiveError, Quantized, dequantize, factorize, gptq, rtn
 from lf_export.quant.grid import Scheme
-from lf_export.quant.judge import Judge, JudgedOn, compare, too_few_tokens
+from lf_export.quant.judge import FEEDBACK_TOKENS_PER_WIDTH, Judge, JudgedOn, compare, too_few_tokens
 from lf_export.quant.moments import HeldOut, Moments, Pool
 
 # Moments of T tokens of a width n are noisy in proportion to n / T: this share of it is added to diag(H). Measured on
@@ -115,15 +115,15 @@ def enough(moments: Moments, heldout: HeldOut | None, pool: Pool | None) -> tupl
     Returns:
         Moments, held-out rows, and why they are the pool's, None where they are not.
     """
-    why = None if pool is None else too_few_tokens(moments)
-    if pool is None or why is None or too_few_tokens(pool.moments) is not None:
+    why = None if pool is None else too_few_tokens(moments, FEEDBACK_TOKENS_PER_WIDTH)
+    if pool is None or why is None or too_few_tokens(pool.moments, FEEDBACK_TOKENS_PER_WIDTH) is not None:
         return moments, heldout, None
     return pool.moments, pool.heldout, why
 
 
 def trusted_factor(moments: Moments, scheme: Scheme) -> tuple[Factor | None, str | None]:
     """The factor of H, its correlations shrunk as far as few tokens demand; or None and why there is none."""
-    reason = too_few_tokens(moments)
+    reason = too_few_tokens(moments, FEEDBACK_TOKENS_PER_WIDTH)
     if reason is not None:
         return None, reason
     try:

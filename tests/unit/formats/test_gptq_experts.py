@@ -147,8 +147,8 @@ def test_an_expert_that_no_token_is_sent_to_is_named_and_falls_back(family: str,
     assert f"{prefix}.experts.0.{down}" in facts["fallbacks"]
     (line,) = [line for line in said.lines if "too few calibration tokens" in line]
     assert line == (
-        f"{prefix}: too few calibration tokens were sent to 1 of 4 experts: 0 ({gate}, {up} calibrated on the tokens of "
-        f"all experts of the layer; {down} rounded to nearest)"
+        f"{prefix}: too few calibration tokens were sent to 1 of 4 experts: "
+        f"0 ({gate}, {up} calibrated on the tokens of all experts of the layer; {down} rounded to nearest)"
     )
     assert not any(f"experts.0.{down}" in line for line in said.lines if line.startswith("model.layers.0."))
 
