@@ -2,8 +2,8 @@
 
 No small mixture of experts with trained weights can be had without a model hub. So a dense model's feed-forward stands
 in for every expert, on its own activations, shared out by a linear router: centroids of its input (k-means), of which
-each token takes the nearest two of eight. An expert is calibrated with N of its rows, and the 4-bit error of each way is
-measured on the rows of other conversations that are sent to it, as a share of rounding to nearest's.
+each token takes the nearest two of eight. An expert is calibrated with N of its rows, and the 4-bit error of each way
+is measured on the rows of other conversations that are sent to it, as a share of rounding to nearest's.
 
     python benchmarks/off_grid.py MERGED OFF_GRID
     python benchmarks/few_rows.py --model OFF_GRID [--json FILE]
