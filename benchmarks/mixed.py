@@ -32,7 +32,7 @@ def groups_of(checkpoint: Any) -> list[tuple[str, ...]]:
     return [
         tuple(f"{family.prefix(index)}.{name}" for name in group)
         for index in range(num_layers(checkpoint.config))
-        for group in family.groups
+        for group in family.groups_at(index)
     ]
 
 

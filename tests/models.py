@@ -48,6 +48,13 @@ def tiny_tokenizer(vocab_size: int = 320) -> Any:
     )
 
 
+# Of each token two experts out of four; Qwen's are narrower than the feed-forward of its layers without any.
+_EXPERTS: dict[str, dict[str, Any]] = {
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 96, "norm_topk_prob": True},
+}
+
+
 def tiny_config(family: str = "llama", **overrides: Any) -> Any:
     """The configuration of a tiny model: 2 layers, hidden 64, 4 heads, 2 key-value heads."""
     from transformers import AutoConfig
@@ -66,7 +73,7 @@ def tiny_config(family: str = "llama", **overrides: Any) -> Any:
         "eos_token_id": 2,
         "pad_token_id": 2,
     }
-    return AutoConfig.for_model(family, **(fields | overrides))
+    return AutoConfig.for_model(family, **(fields | _EXPERTS.get(family, {}) | overrides))
 
 
 def tiny_model(
@@ -86,7 +93,7 @@ def tiny_model(
     model = AutoModelForCausalLM.from_config(tiny_config(family, **overrides), dtype=dtype)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim == 2:
+            if parameter.ndim >= 2:  # the experts of a layer are one tensor of three dimensions
                 parameter.normal_(0.0, 0.08)
     kwargs = {"max_shard_size": shard_size} if shard_size else {}
     model.save_pretrained(folder, **kwargs)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.formats.base import FormatOptions
+from lf_export.formats.experts import refuse_experts
 from lf_export.formats.linears import GroupSize, entries_with, group_size_for, linear_names
 from lf_export.formats.shards import Entry
 from lf_export.quant.grid import Scheme
@@ -36,8 +37,12 @@ def scheme_of(checkpoint: Checkpoint, options: AwqOptions) -> Scheme:
     """The scheme, with the group size that `auto` stands for.
 
     Raises:
-        InputError: a width that does not fit the layout or the group size, an architecture that is not known.
+        InputError: a width that does not fit the layout or the group size, an architecture that is not known or has
+            experts.
     """
+    refuse_experts(
+        checkpoint, "awq", "one scale of a channel would have to serve all experts and the router; take gptq"
+    )
     size = group_size_for(checkpoint, options.group_size, _unpackable)
     return Scheme(bits=options.bits, group_size=size, sym=False, clip_search=options.clip_search)
 

@@ -13,6 +13,7 @@ from lf_export.checkpoint.index import Checkpoint
 from lf_export.checkpoint.staging import disk_errors
 from lf_export.errors import StepError
 from lf_export.formats.base import ArtifactFacts, Format, Snapshot
+from lf_export.formats.experts import Starved
 from lf_export.formats.gptq_config import loads_in, quantization_config
 from lf_export.formats.gptq_mixed import Candidates, candidate_entries
 from lf_export.formats.gptq_options import GptqOptions, average_bits, choices_of, extra_bits
@@ -27,6 +28,11 @@ from lf_export.quant.solve import GroupSolver, Solution
 from lf_export.walk.view import LayerView
 
 __all__ = ["FORMAT", "GptqOptions", "GptqTarget"]
+
+# What is done for an expert's linear that saw too few tokens.
+_POOLED = "calibrated on the tokens of all experts of the layer"
+_ROUNDED = "rounded to nearest"
+_SKIPPED = "not quantized"
 
 
 class GptqTarget:
@@ -53,6 +59,7 @@ class GptqTarget:
         self._scheme, self._choices = choices_of(checkpoint, options)
         self._schemes = {name: schemes[0] for name, schemes in self._choices.items()}
         self._linear_facts: dict[str, dict[str, Any]] = {}
+        self._starved = Starved(checkpoint)
         self._candidates: Candidates | None = None
         if len(options.widths) > 1:  # which shapes the shards hold is known at the end
             self._candidates = Candidates(checkpoint, out, self._choices)
@@ -61,26 +68,31 @@ class GptqTarget:
 
     def layer(self, view: LayerView) -> None:
         """Quantize the linears of a layer, those that share an input and a scheme together, and write them."""
+        self._starved.look(view)
+        remedies = {f"{view.prefix}.{name}": _SKIPPED for group in view.groups for name in group}
         for group in view.groups:
             by_scheme: dict[Scheme, list[str]] = {}
             for name in group:
                 for scheme in self._choices.get(f"{view.prefix}.{name}", ()):
                     by_scheme.setdefault(scheme, []).append(name)
-            solver = GroupSolver(view.moments[group[0]], view.heldout.get(group[0]))
+            solver = GroupSolver(view.moments[group[0]], view.heldout.get(group[0]), view.pools.get(group[0]))
             solved: dict[str, dict[Scheme, Solution]] = {name: {} for name in group}
             for scheme, names in by_scheme.items():
                 solutions = solver.solve({name: view.weights[f"{name}.weight"] for name in names}, scheme)
                 for name, solution in solutions.items():
+                    remedies[f"{view.prefix}.{name}"] = _POOLED if solution.method == "gptq" else _ROUNDED
                     self._write(f"{view.prefix}.{name}", solution)
                     solved[name][scheme] = solution
             if self._candidates is not None:
                 self._candidates.measure(view, solved)
+        self._starved.tell(view, remedies)
 
     def snapshot(self) -> Snapshot:
         """Which tensors are written, and what is known of the linears."""
         if self._candidates is not None:
             return Snapshot({"candidates": self._candidates.snapshot()})
-        return Snapshot({"linears": self._linear_facts, "written": self._shards.snapshot()})
+        facts = {"linears": self._linear_facts, "starved": self._starved.snapshot()}
+        return Snapshot(facts | {"written": self._shards.snapshot()})
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on after a snapshot."""
@@ -88,6 +100,7 @@ class GptqTarget:
             self._candidates.restore(snapshot.facts["candidates"])
             return
         self._linear_facts = dict(snapshot.facts["linears"])
+        self._starved.restore(snapshot.facts["starved"])
         self._shards.restore(snapshot.facts["written"])
 
     def finish(self) -> ArtifactFacts:
@@ -124,7 +137,7 @@ class GptqTarget:
             self._shards.put(f"{module}.{part}", tensor)
 
     def _note(self, module: str, facts: dict[str, Any]) -> None:
-        if "reason" in facts:
+        if "reason" in facts and module not in self._starved:  # which are told together
             say(f"{module}: rounded to nearest: {facts['reason']}")
         self._linear_facts[module] = facts
 
@@ -159,6 +172,7 @@ class GptqTarget:
             "rtn_error": mean_of(linears, "rtn_error"),
             "fallbacks": {name: facts["reason"] for name, facts in linears.items() if facts["method"] == "rtn"},
             "linears": linears,
+            **self._starved.facts(),
         }
         if self._candidates is not None:
             facts["average_bits"] = round(average_bits(self._checkpoint, self._schemes), 6)

@@ -47,7 +47,7 @@ def quantization_config(
         "pack_dtype": "int32",
         "meta": {"quantizer": [f"lf-export:{__version__}"], "calibration": audit_digest},
     }
-    if dynamic := dynamic_of(checkpoint, usual, schemes):
+    if dynamic := dynamic_of(checkpoint, usual, schemes) | _routers(checkpoint):
         config["dynamic"] = dynamic
     skipped = [name for name in linear_names(checkpoint) if name not in schemes]
     if skipped:
@@ -62,7 +62,7 @@ def dynamic_of(checkpoint: Checkpoint, usual: Scheme, schemes: Mapping[str, Sche
     dynamic: dict[str, dict[str, int]] = {}
     for index in range(num_layers(checkpoint.config)):
         prefix = family.prefix(index)
-        for group in family.groups:
+        for group in family.groups_at(index):
             found = [schemes.get(f"{prefix}.{name}") for name in group]
             for name, scheme in zip(group, found, strict=True):
                 _add(dynamic, f"{prefix}.{name}", usual, scheme)
@@ -72,7 +72,9 @@ def dynamic_of(checkpoint: Checkpoint, usual: Scheme, schemes: Mapping[str, Sche
 
 
 def loads_in(checkpoint: Checkpoint, usual: Scheme, schemes: Mapping[str, Scheme]) -> dict[str, str]:
-    """Who loads a folder whose linears deviate, and who does not and why; empty where none deviates."""
+    """Who loads a folder whose linears deviate or are experts', and who does not and why; empty for any other."""
+    if family_of(checkpoint.config).experts is not None:
+        return _loads_experts(checkpoint)
     if not dynamic_of(checkpoint, usual, schemes):
         return {}
     yes, no = "yes", "no: it does not hand `dynamic` on, tensors have other shapes than it expects"
@@ -86,14 +88,35 @@ def loads_in(checkpoint: Checkpoint, usual: Scheme, schemes: Mapping[str, Scheme
     }
 
 
+def _loads_experts(checkpoint: Checkpoint) -> dict[str, str]:
+    """As seen with gptqmodel 7.6.0 and transformers 5.23."""
+    experts = family_of(checkpoint.config).experts
+    renamed = experts is not None and experts.block != "mlp"
+    return {
+        "gptqmodel": "no: it asks for other names than the checkpoint has (mlp.experts.N.gate_proj)"
+        if renamed
+        else "yes",
+        "transformers": "no: it holds experts in one tensor, and leaves them without weights, with no error",
+        "vllm": "not tried",
+        "sglang": "not tried",
+    }
+
+
+def _routers(checkpoint: Checkpoint) -> dict[str, dict[str, int]]:
+    """That the routers of experts, which choose and hardly compute, are stored as they are."""
+    experts = family_of(checkpoint.config).experts
+    # loaders ask with the name in the checkpoint or with transformers', where every block is `mlp`
+    return {} if experts is None else {rf"-:^.*\.(?:{'|'.join(sorted({experts.block, 'mlp'}))})\.gate$": {}}
+
+
 def _uneven(checkpoint: Checkpoint, schemes: Mapping[str, Scheme]) -> list[list[str]]:
-    """The linears that vLLM fuses and whose schemes differ."""
+    """The linears that vLLM fuses and whose schemes differ; it runs the experts of a layer as one."""
     family = family_of(checkpoint.config)
-    groups = [
-        [f"{family.prefix(index)}.{name}" for name in group]
-        for index in range(num_layers(checkpoint.config))
-        for group in family.groups
-    ]
+    groups = []
+    for index in range(num_layers(checkpoint.config)):
+        prefix, experts = family.prefix(index), family.experts_at(index)
+        together = [] if experts is None else [[name for group in experts.groups for name in group]]
+        groups += [[f"{prefix}.{name}" for name in group] for group in [*family.groups_at(index), *together]]
     return [group for group in groups if len({schemes.get(name) for name in group}) > 1]
 
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.errors import InputError
 from lf_export.formats.base import FormatOptions
+from lf_export.formats.experts import refuse_experts
 from lf_export.formats.linears import GroupSize, group_size_for, linear_names
 from lf_export.quant.grid import BITS, Scheme
 from lf_export.quant.pack import alignment
@@ -95,6 +96,8 @@ class GptqOptions(FormatOptions):
         return low, _HIGHER[low]
 
 
+_ONE_UNIT = "kernels run the experts of a layer as one and need the same bits for all; take 2, 3, 4 or 8"
+
 Choices = dict[str, tuple[Scheme, ...]]
 """Of each quantized linear the schemes that it may get: one, or, where bits is an average, the lower and the higher."""
 
@@ -138,6 +141,7 @@ def choices_of(checkpoint: Checkpoint, options: GptqOptions) -> tuple[Scheme, Ch
         raise InputError.of(problems[:8], hint)
     size = next(iter(choices.values()))[0].group_size if common is None else common
     if len(options.widths) > 1:
+        refuse_experts(checkpoint, f"an average of {options.bits:g} bits", _ONE_UNIT)
         extra_bits(checkpoint, options, choices)
     return Scheme(bits=options.widths[0], group_size=size, **fixed), choices
 

@@ -32,7 +32,7 @@ def linear_names(checkpoint: Checkpoint) -> Iterator[str]:
     """The modules whose weights are quantized, in order."""
     family = family_of(checkpoint.config)
     for index in range(num_layers(checkpoint.config)):
-        for linear in family.linears:
+        for linear in family.linears_at(index):
             yield f"{family.prefix(index)}.{linear}"
 
 
@@ -40,7 +40,7 @@ def group_shapes(checkpoint: Checkpoint) -> Iterator[list[tuple[int, int]]]:
     """For each distinct input of a linear of the decoder the shapes [out, in] of the linears that read it, in order."""
     family = family_of(checkpoint.config)
     for index in range(num_layers(checkpoint.config)):
-        for group in family.groups:
+        for group in family.groups_at(index):
             shapes = [checkpoint.info(f"{family.prefix(index)}.{linear}.weight").shape for linear in group]
             yield [(shape[0], shape[1]) for shape in shapes]
 
@@ -137,7 +137,7 @@ def solution_facts(solution: Solution) -> dict[str, Any]:
 
 
 def circumstances(solution: Solution | Compensated) -> dict[str, Any]:
-    """Damping, dead inputs and the reason of a fallback, where there are any."""
+    """Damping, dead inputs, the reason of a fallback and why other tokens than its own served, where there are any."""
     facts: dict[str, Any] = {}
     if solution.damp is not None:
         facts["damp_percent"] = solution.damp
@@ -145,6 +145,8 @@ def circumstances(solution: Solution | Compensated) -> dict[str, Any]:
         facts["dead_inputs"] = solution.dead
     if solution.reason:
         facts["reason"] = solution.reason
+    if solution.pooled:
+        facts["pooled"] = solution.pooled
     return facts
 
 

@@ -18,8 +18,8 @@ from lf_export.quant.ggml_blocks import Decoded, decode, with_codes
 from lf_export.quant.gptq import ColumnGrid, Factor, round_columns
 from lf_export.quant.grid import Scheme
 from lf_export.quant.judge import Judge, JudgedOn, compare
-from lf_export.quant.moments import HeldOut, Moments
-from lf_export.quant.solve import trusted_factor
+from lf_export.quant.moments import HeldOut, Moments, Pool
+from lf_export.quant.solve import enough, trusted_factor
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,12 @@ class Compensated:
         error: Σ w ‖(W − Ŵ) x‖² / Σ w ‖W x‖² of what is stored.
         imatrix_error: the same for llama.cpp's codes.
         gptq_error: the same for the compensated codes, None where there are none.
-        judged_on: whether x were held-out rows or, where there were none, the calibration's own moments.
+        judged_on: whether x were held-out rows or, where there were none, the calibration's own moments; without any
+            token, the weights themselves.
         damp: the damping that was used, None for `imatrix`.
         dead: inputs that were zero on every token.
         reason: why it fell back, None where it did not.
+        pooled: why it was calibrated, and judged, on more than its own tokens; None where it was not.
     """
 
     data: npt.NDArray[np.uint8]
@@ -47,6 +49,7 @@ class Compensated:
     damp: float | None
     dead: int
     reason: str | None
+    pooled: str | None = None
 
 
 class Compensator:
@@ -57,11 +60,18 @@ class Compensator:
         heldout: rows that the moments have not seen; None or empty: judged on the moments themselves.
         scheme: damping and order.
         threads: how many pieces llama.cpp's quantizer works on at a time.
+        pool: what serves in their place where they are of too few tokens.
     """
 
     def __init__(
-        self, moments: Moments, heldout: HeldOut | None, scheme: Scheme | None = None, threads: int = 1
+        self,
+        moments: Moments,
+        heldout: HeldOut | None,
+        scheme: Scheme | None = None,
+        threads: int = 1,
+        pool: Pool | None = None,
     ) -> None:
+        moments, heldout, self._pooled = enough(moments, heldout, pool)
         self._moments, self._scheme, self._threads = moments, scheme or Scheme(), threads
         self._judge = Judge(moments, heldout)
 
@@ -102,6 +112,7 @@ class Compensator:
                 damp=None if factor is None or found.fell_back else factor.damp,
                 dead=0 if factor is None else factor.dead,
                 reason=found.reason,
+                pooled=self._pooled,
             )
         return solved
 

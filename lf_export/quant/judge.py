@@ -10,15 +10,21 @@ from lf_export.quant.moments import HeldOut, Moments
 
 # Fewer tokens than this share of an input's width say too little about its directions.
 _TOKENS_PER_WIDTH = 1 / 16
+# For error feedback, whose correlations are shrunk in proportion, fewer suffice. Measured on SmolLM2-135M with its
+# feed-forward as eight experts (benchmarks/few_rows.py): from a 64th of the width on, an expert's own tokens serve it
+# better than those of all experts do.
+FEEDBACK_TOKENS_PER_WIDTH = 1 / 64
 
-JudgedOn = Literal["held-out", "calibration"]
+_FEWEST = 4
+
+JudgedOn = Literal["held-out", "calibration", "weights"]
 
 
 class Judge:
-    """Σ w ‖D x‖² of a difference D [out, n], for each output, on held-out rows or on H.
+    """Σ w ‖D x‖² of a difference D [out, n], for each output, on held-out rows or on H; Σ D² where there is no token.
 
     Attributes:
-        on: which of the two.
+        on: which of the three.
     """
 
     on: JudgedOn
@@ -26,12 +32,14 @@ class Judge:
     def __init__(self, moments: Moments, heldout: HeldOut | None) -> None:
         self._heldout = heldout if heldout is not None and heldout.X.shape[0] else None
         self._moments = moments
-        self.on = "calibration" if self._heldout is None else "held-out"
+        self.on = "held-out" if self._heldout is not None else "calibration" if moments.count else "weights"
 
     def per_output(self, D: torch.Tensor) -> torch.Tensor:
         """The loss of each output, [out] fp64."""
         if self._heldout is not None:
             return (D @ self._heldout.X.t()).square_().sum(1, dtype=torch.float64)
+        if not self._moments.count:
+            return D.square().sum(1, dtype=torch.float64)
         return (D @ self._moments.H).mul_(D).sum(1, dtype=torch.float64)
 
 
@@ -98,9 +106,14 @@ def compare(
     return found
 
 
-def too_few_tokens(moments: Moments) -> str | None:
-    """Why moments are not trusted, None where they are."""
-    needed = max(1, int(moments.width * _TOKENS_PER_WIDTH))
+def too_few_tokens(moments: Moments, share: float = _TOKENS_PER_WIDTH) -> str | None:
+    """Why moments are not trusted, None where they are.
+
+    Args:
+        moments: of the input.
+        share: of its width, how many tokens are enough; never fewer than four.
+    """
+    needed = max(_FEWEST, int(moments.width * share))
     if moments.count >= needed:
         return None
     return f"only {moments.count} tokens for a width of {moments.width}, expected {needed}"

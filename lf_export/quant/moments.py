@@ -1,6 +1,8 @@
 """Weighted second moments of a linear layer's input: what GPTQ, AWQ and an importance matrix are made from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
@@ -94,3 +96,39 @@ class HeldOut:
     def energy(self, W: torch.Tensor) -> float:
         """Σ w_t ‖W x_t‖² for W [out, n], in fp64."""
         return float((self.X @ W.t()).square().sum(dtype=torch.float64))
+
+
+class Pool:
+    """What several inputs of the same space saw together: the experts of a layer, which share out its tokens.
+
+    Nothing is added up until it is asked for.
+
+    Args:
+        moments: of each input.
+        heldout: of each input.
+        times: how often each token is among them.
+    """
+
+    def __init__(self, moments: Sequence[Moments], heldout: Sequence[HeldOut], times: int) -> None:
+        self._moments, self._heldout, self._times = moments, heldout, times
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Of all inputs; a token counts once."""
+        total = Moments.zeros(self._moments[0].width, self._moments[0].upper.device)
+        for each in self._moments:
+            total.upper += each.upper
+            total.abs_sum += each.abs_sum
+            total.weight_sum += each.weight_sum
+            total.count += each.count
+        total.upper /= self._times
+        total.abs_sum /= self._times
+        total.weight_sum /= self._times
+        total.count //= self._times
+        total._complete = False  # noqa: SLF001 - some of the triangles that were added may have been mirrored
+        return total
+
+    @cached_property
+    def heldout(self) -> HeldOut:
+        """Of all inputs: about as many rows as there are tokens among them."""
+        return HeldOut(torch.cat([each.X for each in self._heldout])[:: self._times])

@@ -15,6 +15,7 @@ from lf_export.errors import InputError
 from lf_export.quant import dequantize_awq, dequantize_stored
 from lf_export.quant.pack import STORED, stored_bits
 from lf_export.runtimes.causal import CausalSession, load_tokenizer
+from lf_export.runtimes.experts import fuse_experts
 
 name = "torch"
 
@@ -70,6 +71,7 @@ def _dequantized(checkpoint: Checkpoint, quantization: dict[str, Any]) -> Any:
             state[f"{stem}.weight"] = dequantized(stem)
         elif f"{stem}.qweight" not in checkpoint.tensors or kind == "bias":
             state[tensor_name] = checkpoint.read(tensor_name, dtype=torch.float32)
+    fuse_experts(state, checkpoint.config)
     config = AutoConfig.from_pretrained(checkpoint.root, local_files_only=True, trust_remote_code=False)
     del config.quantization_config
     with no_init_weights():

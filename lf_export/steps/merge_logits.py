@@ -68,10 +68,14 @@ def compare_logits(
 def _not_compared(base: Checkpoint, adapters: Sequence[Adapter]) -> str | None:
     if base.config.get("model_type") not in FAMILIES:
         return f"the walk does not know model_type {base.config.get('model_type')!r}"
-    family = family_of(base.config)
     if not isinstance(base.config.get("num_hidden_layers"), int):
         return "config.json does not say how many layers there are"
-    linears = {f"{family.prefix(index)}.{name}" for index in range(num_layers(base.config)) for name in family.linears}
+    family = family_of(base.config)
+    linears = {
+        f"{family.prefix(index)}.{name}"
+        for index in range(num_layers(base.config))
+        for name in family.linears_at(index)
+    }
     for adapter in adapters:
         if adapter.whole or adapter.tokens:
             return f"{adapter.root.name} replaces weights or rows"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Protocol
 
 import numpy as np
@@ -98,10 +99,16 @@ class Plan:
     judged: tuple[Judged, ...] = ()
 
 
-def plan_batches(data: CalibrationData, batch_tokens: int, vocab_size: int) -> Plan:
+def plan_batches(data: CalibrationData, batch_tokens: int, vocab_size: int, *, share: float = 1.0) -> Plan:
     """Sort samples by length and pack them into batches of at most `batch_tokens` tokens, padding included.
 
     A sample that is longer than `batch_tokens` runs alone.
+
+    Args:
+        data: the samples.
+        batch_tokens: of a batch, padding included.
+        vocab_size: what ids must be below.
+        share: of the tokens, what a linear sees that sees the fewest; so many more rows are held out.
 
     Raises:
         InputError: there is no sample, a sample is empty, or an id is outside the vocabulary.
@@ -110,7 +117,7 @@ def plan_batches(data: CalibrationData, batch_tokens: int, vocab_size: int) -> P
     _check(samples, vocab_size)
     lengths = np.array([len(sample.ids) for sample in samples])
     heldout = _heldout(len(samples))
-    kept_rows = _heldout_rows(data, heldout)
+    kept_rows = _heldout_rows(data, heldout, ceil(_HELDOUT_ROWS / share))
     order = np.argsort(lengths, kind="stable")
     batches, start, first = [], 0, 0
     starts: dict[int, int] = {}
@@ -159,11 +166,11 @@ def _weights(data: CalibrationData, sample: Sample) -> npt.NDArray[np.float32]:
     return table[sample.classes]
 
 
-def _heldout_rows(data: CalibrationData, heldout: tuple[int, ...]) -> dict[int, npt.NDArray[np.int64]]:
+def _heldout_rows(data: CalibrationData, heldout: tuple[int, ...], limit: int) -> dict[int, npt.NDArray[np.int64]]:
     """The positions in each held-out sample that judge: those with a weight, thinned evenly to the limit."""
     places = [(i, position) for i in heldout for position in np.flatnonzero(_weights(data, data.samples[i]) > 0)]
-    if len(places) > _HELDOUT_ROWS:
-        places = [places[i * len(places) // _HELDOUT_ROWS] for i in range(_HELDOUT_ROWS)]
+    if len(places) > limit:
+        places = [places[i * len(places) // limit] for i in range(limit)]
     return {i: np.array([p for sample, p in places if sample == i], dtype=np.int64) for i in heldout}
 
 

@@ -11,6 +11,7 @@ from transformers.masking_utils import create_causal_mask, create_sliding_window
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.checkpoint.reader import TORCH_DTYPES, check_finite
 from lf_export.errors import InputError
+from lf_export.walk.experts import separate
 from lf_export.walk.families import Family
 
 # Rows of the embedding that are read at once.
@@ -51,11 +52,15 @@ class Decoder:
     def build(self, index: int, weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> torch.nn.Module:
         """Layer `index` as transformers' own module around `weights` (shared with it in fp32).
 
+        Of a mixture of experts every expert is a module of its own; modules have the names of the checkpoint.
+
         Raises:
             InputError: the weights are not those that this architecture's config asks for.
         """
         with torch.device("meta"):
             module: torch.nn.Module = self._layer_class(self._config, index)
+        if (experts := self.family.experts_at(index)) is not None:
+            separate(module, experts)
         expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
         held = {name: tuple(tensor.shape) for name, tensor in weights.items()}
         if expected != held:

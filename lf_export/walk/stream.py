@@ -1,21 +1,20 @@
 """The one pass: calibration samples through the unquantized decoder, layer by layer, every visitor at each layer."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
 
 import torch
 
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.errors import InputError
 from lf_export.progress import stage
-from lf_export.quant.moments import HeldOut, Moments
+from lf_export.quant.moments import HeldOut, Moments, Pool
 from lf_export.walk.batches import Batch, CalibrationData, Plan, plan_batches
-from lf_export.walk.families import Family, family_of, num_layers
+from lf_export.walk.families import Experts, Family, family_of, num_layers
 from lf_export.walk.hidden import HiddenStates
 from lf_export.walk.journal import Journal, Standing
 from lf_export.walk.response import LayerResponse
+from lf_export.walk.taps import Taps
 from lf_export.walk.view import LayerView, LayerVisitor
 from lf_export.walk.weights import LayerWeights
 
@@ -89,7 +88,8 @@ def walk(
     if any(visitor.needs_moments for visitor in visitors):
         if data is None:
             raise InputError("calibration: no samples, and a format needs them")
-        plan = plan_batches(data, batch_tokens, checkpoint.info(family.embedding).shape[0])
+        share = 1.0 if family.experts is None else family.experts.chosen / family.experts.count
+        plan = plan_batches(data, batch_tokens, checkpoint.info(family.embedding).shape[0], share=share)
     compute = str(dtype).removeprefix("torch.") if plan else ""
     forward: _Forward | None = None
     if plan and before.layers < layers:
@@ -120,9 +120,20 @@ def _visit(
     """Run one layer and show it; when this returns, nothing of the layer is held, so that there are never two."""
     weights = LayerWeights(checkpoint, family.prefix(index), place)
     moments, heldout, response = forward.layer(index, weights) if forward else ({}, {}, None)
-    view = LayerView(index, family.prefix(index), weights, family.groups, moments, heldout, response)
+    groups = family.groups_at(index)
+    pools = _pools(family.experts_at(index), moments, heldout)
+    view = LayerView(index, family.prefix(index), weights, groups, moments, heldout, response, pools)
     for visitor in visitors:
         visitor.layer(view)
+
+
+def _pools(experts: Experts | None, moments: Mapping[str, Moments], heldout: Mapping[str, HeldOut]) -> dict[str, Pool]:
+    """What all experts of a layer saw together, for the linears that read the layer's own hidden states."""
+    if experts is None or not moments:
+        return {}
+    groups = [group for group in experts.groups if len(group) > 1]
+    pool = Pool([moments[group[0]] for group in groups], [heldout[group[0]] for group in groups], experts.chosen)
+    return {name: pool for group in groups for name in group}
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
@@ -178,11 +189,11 @@ class _Forward:
         inputs = [self.hidden.read(sample.tokens).clone() for sample in judged]  # they may be overwritten
         response = LayerResponse(self._decoder, index, weights, judged, inputs) if judged else None
         module = self._decoder.build(index, weights, self._dtype)
-        groups = self._decoder.family.groups
+        groups = self._decoder.family.groups_at(index)
         extremes: list[torch.Tensor] = []
-        with _Taps(module, groups, self._decoder.device) as taps:
+        with Taps(module, groups, self._decoder.device) as taps:
             for batch in self.plan.batches:
-                taps.batch = batch
+                taps.begin(batch)
                 states = self._through(module, index, batch)
                 extremes += torch.aminmax(states)
                 self.hidden.write(batch.tokens, states)
@@ -194,7 +205,7 @@ class _Forward:
                 "the model overflows on the calibration data: check the merge and the scale of the adapter",
             )
         moments = {name: taps.moments[group[0]] for group in groups for name in group}
-        heldout = {name: HeldOut(torch.cat(taps.heldout[group[0]])) for group in groups for name in group}
+        heldout = {name: taps.heldout_rows(group[0]) for group in groups for name in group}
         return moments, heldout, response
 
     def _embed(self, memory: int | None) -> None:
@@ -214,45 +225,3 @@ class _Forward:
         padded[rows] = self.hidden.read(batch.tokens).to(self._dtype)
         output = self._decoder.run(module, index, padded.view(samples, longest, self._width))
         return output.reshape(-1, self._width)[rows].float()
-
-
-class _Taps:
-    """Hooks on the first linear of each group that add its input to the moments, padding left out."""
-
-    batch: Batch
-
-    def __init__(self, module: torch.nn.Module, groups: tuple[tuple[str, ...], ...], device: torch.device) -> None:
-        self.moments: dict[str, Moments] = {}
-        self.heldout: dict[str, list[torch.Tensor]] = {}
-        self._linears = {group[0]: module.get_submodule(group[0]) for group in groups}
-        self._device = device
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        for name, linear in self._linears.items():
-            self._stack.enter_context(self._tapped(name, linear))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    @contextmanager
-    def _tapped(self, name: str, linear: torch.nn.Module) -> Iterator[None]:
-        width = int(linear.in_features)  # type: ignore[arg-type]
-        moments = self.moments[name] = Moments.zeros(width, self._device)
-        heldout: list[torch.Tensor] = []
-        self.heldout[name] = heldout
-
-        def take(_: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
-            X = inputs[0].reshape(-1, width)
-            rows, weights = self.batch.fit
-            if len(rows):
-                moments.add(X[rows.to(X.device)], weights)
-            rows, roots = self.batch.heldout
-            heldout.append(X[rows.to(X.device)].float() * roots.to(X.device).unsqueeze(1))
-
-        handle = linear.register_forward_pre_hook(take)
-        try:
-            yield
-        finally:
-            handle.remove()

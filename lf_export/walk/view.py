@@ -1,12 +1,12 @@
 """What a walk over a decoder shows of one layer, and who may look at it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 
-from lf_export.quant.moments import HeldOut, Moments
+from lf_export.quant.moments import HeldOut, Moments, Pool
 
 Response = Callable[[Mapping[str, torch.Tensor]], float]
 """Other weights of some linears of a layer in, how much its output changes out."""
@@ -32,6 +32,9 @@ class LayerView:
             name → W [out, in] in, the mean over held-out tokens of ‖y' − y‖² / ‖y‖² out, in fp32; tokens that predict
             one inside a function call where there are any, by their weights. Each call runs the layer over the
             held-out samples. None when no sample is held out or no visitor asked for moments.
+        pools: for each linear of an expert whose input is the layer's, what all experts saw together. In a mixture of
+            experts, `moments` and `heldout` of an expert's linears have only the tokens that were sent to it, which
+            may be none; `moments[name].count` says how many.
     """
 
     index: int
@@ -41,6 +44,7 @@ class LayerView:
     moments: Mapping[str, Moments]
     heldout: Mapping[str, HeldOut]
     response: Response | None = None
+    pools: Mapping[str, Pool] = field(default_factory=dict)
 
 
 class LayerVisitor(Protocol):

@@ -69,6 +69,12 @@ def test_other_families_are_peft_bit_for_bit(tmp_path: Path, family: str) -> Non
     same_as_peft(tmp_path, torch.bfloat16, {"family": family}, {})
 
 
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+def test_the_attention_of_mixtures_of_experts_is_peft_bit_for_bit(tmp_path: Path, family: str) -> None:
+    targets = {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}  # PEFT finds no linears in the experts
+    assert len(same_as_peft(tmp_path, torch.bfloat16, {"family": family}, targets).changed) == 8
+
+
 @pytest.mark.parametrize(
     "config",
     [

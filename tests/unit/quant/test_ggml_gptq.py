@@ -81,7 +81,7 @@ def test_blocks_without_a_scale_stay_zero(moments: Moments) -> None:
 def test_too_few_tokens_fall_back_by_name(weights: dict[str, torch.Tensor]) -> None:
     found = Compensator(moments_of(inputs(3)), None).solve(weights, TYPES["Q4_0"], None)["k"]
     assert (found.method, found.gptq_error, found.damp) == ("imatrix", None, None)
-    assert found.reason == f"only 3 tokens for a width of {WIDTH}, expected 16"
+    assert found.reason == f"only 3 tokens for a width of {WIDTH}, expected 4"
     assert np.array_equal(found.data, quantize(weights["k"].numpy(), TYPES["Q4_0"]))
 
 

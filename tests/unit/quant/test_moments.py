@@ -3,6 +3,7 @@ import torch
 
 from lf_export.quant import HeldOut, Moments
 from lf_export.quant import moments as module
+from lf_export.quant.moments import Pool
 
 
 @pytest.fixture(params=[7, 256, 300], name="X")
@@ -69,3 +70,21 @@ def test_held_out_energy_is_the_squared_norm_of_the_outputs(X: torch.Tensor) -> 
     W = torch.randn(5, X.shape[1])
     assert HeldOut(X).energy(W) == pytest.approx(float((X.double() @ W.double().t()).square().sum()), rel=1e-5)
     assert HeldOut(X[:0]).energy(W) == 0
+
+
+def test_a_pool_counts_every_token_once_however_many_inputs_it_reached(X: torch.Tensor) -> None:
+    whole = Moments.zeros(X.shape[1])
+    whole.add(X, torch.linspace(0.5, 2, len(X)))
+    parts = []
+    for rows in (slice(0, 10), slice(10, 50), slice(0, 30), slice(30, 50), slice(0, 0)):  # each row in two of them
+        part = Moments.zeros(X.shape[1])
+        part.add(X[rows], torch.linspace(0.5, 2, len(X))[rows])
+        parts.append(part)
+    assert parts[1].H.equal(parts[1].H.t())  # one is mirrored already, the others are not
+    pool = Pool(parts, [HeldOut(X[:4]), HeldOut(X[:0]), HeldOut(X[:4])], 2)
+    torch.testing.assert_close(pool.moments.H, whole.H, rtol=1e-5, atol=1e-4)
+    assert torch.equal(pool.moments.H, pool.moments.H.t())
+    torch.testing.assert_close(pool.moments.abs_sum, whole.abs_sum)
+    assert pool.moments.weight_sum == pytest.approx(whole.weight_sum)
+    assert pool.moments.count == len(X)
+    assert pool.heldout.X.shape == (4, X.shape[1])

@@ -64,6 +64,11 @@ def test_held_out_rows_are_thinned_evenly_over_all_held_out_samples() -> None:
     assert min(counts) >= 12
 
 
+def test_more_rows_are_held_out_where_each_linear_sees_a_share_of_the_tokens() -> None:
+    plan = plan_batches(random_data([100] * 160), 1000, 320, share=2 / 8)
+    assert sum(len(batch.heldout[0]) for batch in plan.batches) == 512
+
+
 def test_bad_samples_are_all_named() -> None:
     empty = RandomSample(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.uint8))
     foreign = RandomSample(np.array([1, 320], dtype=np.int32), np.zeros(2, dtype=np.uint8))
