@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from models import tiny_model
 from walk_data import random_data
@@ -85,3 +87,33 @@ class _Beside:
             weights = {name: view.weights[f"{name}.weight"] for name in group}
             solved = quantize_group(weights, view.moments[group[0]], view.heldout.get(group[0]), self._scheme)
             self.weights |= {f"{view.prefix}.{name}": dequantize(each.quantized) for name, each in solved.items()}
+
+
+def naive_weights(graph: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """Every quantized linear of a layer, one value at a time, by the operator's specification."""
+    import onnx
+
+    model = onnx.load(str(graph))
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type != "MatMulNBits" or node.name.startswith("/lm_head"):
+            continue
+        about = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+        B, scales, zeros = (tensors[name] for name in node.input[1:4])
+        rows, width, bits, size = about["N"], about["K"], about["bits"], about["block_size"]
+        blocks = width // size
+        zeros = zeros.reshape(rows, -1)
+        W = np.empty((rows, width), np.float32)
+        for row in range(rows):
+            for column in range(width):
+                block, place = divmod(column, size)
+                q, zero = _value(B[row, block], place, bits), _value(zeros[row], block, bits)
+                W[row, column] = np.float32(q - zero) * scales.reshape(rows, blocks)[row, block]
+        found[node.name] = W
+    return found
+
+
+def _value(packed: npt.NDArray[np.uint8], place: int, bits: int) -> int:
+    byte, inside = divmod(place * bits, 8)
+    return int(packed[byte] >> inside) & (2**bits - 1)

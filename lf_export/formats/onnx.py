@@ -12,6 +12,7 @@ from lf_export.checkpoint.carry import CONFIG_NAME, copy_companions
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.checkpoint.staging import disk_errors
 from lf_export.errors import StepError
+from lf_export.formats.awq_layers import AwqLayers, fallbacks
 from lf_export.formats.base import ArtifactFacts, Format, FormatOptions, Snapshot
 from lf_export.formats.linears import linear_names, mean_of, solution_facts
 from lf_export.formats.onnx_build import GRAPH_NAME, aim_at, build, builder_options, set_windows
@@ -38,7 +39,8 @@ class OnnxOptions(FormatOptions):
         precision: of the decoder's linears; fp32 and fp16 quantize nothing.
         provider: the execution provider that the graph is for. A graph for cuda is in fp16; it is compared with the
             model on the CPU.
-        method: how integers are found: `gptq` from the calibration pass, or `rtn`, rounding to nearest.
+        method: how integers are found: `gptq` or `awq` from the calibration pass, or `rtn`, rounding to nearest. AWQ's
+            are those of the AWQ format: 4 bits, each group with a zero of its own, norms and biases that take scales.
         group_size: input columns that share a scale; auto: the largest of 128, 64, 32 and 16 that divides every width.
         sym: the zero is the middle of the grid. Zeros are stored either way and cost nothing at run time.
         damp_percent: damping, as a share of the mean of diag(H).
@@ -49,7 +51,7 @@ class OnnxOptions(FormatOptions):
 
     precision: Literal["fp32", "fp16", "int8", "int4"] = "int4"
     provider: Literal["cpu", "cuda"] = "cpu"
-    method: Literal["gptq", "rtn"] = "gptq"
+    method: Literal["gptq", "awq", "rtn"] = "gptq"
     group_size: Literal["auto", 16, 32, 64, 128, 256] = "auto"
     sym: bool = False
     damp_percent: Annotated[float, Field(gt=0, lt=1)] = 0.01
@@ -61,6 +63,8 @@ class OnnxOptions(FormatOptions):
     def _fits(self) -> Self:
         if self.bits is None and self.lm_head != "float":
             raise ValueError(f"lm_head {self.lm_head} needs precision int8 or int4, not {self.precision}")
+        if self.method == "awq" and (self.precision != "int4" or self.sym):
+            raise ValueError(f"method awq needs precision int4 without sym, not {self.precision}, sym {self.sym}")
         return self
 
     @property
@@ -102,10 +106,13 @@ class OnnxTarget:
         self._scheme = _scheme(checkpoint, options)
         self._checkpoint, self._out, self._options = checkpoint, out, options
         self._scratch = out / _SCRATCH
-        self.needs_moments = self._scheme is not None and options.method == "gptq"
+        self.needs_moments = self._scheme is not None and options.method != "rtn"
         self._linear_facts: dict[str, dict[str, Any]] = {}
         self._import: ImportFolder | None = None
+        self._awq: AwqLayers | None = None
         if self._scheme is not None:
+            if options.method == "awq":
+                self._awq = AwqLayers(checkpoint, self._scheme)
             with disk_errors(out):
                 self._scratch.mkdir(exist_ok=True)
                 self._import = ImportFolder(checkpoint, self._scratch / "gptq", self._scheme)
@@ -113,6 +120,14 @@ class OnnxTarget:
     def layer(self, view: LayerView) -> None:
         """Quantize the linears of a layer, where anything is quantized."""
         if self._import is None or self._scheme is None:
+            return
+        if self._awq is not None:
+            for solved in self._awq.solve(view):
+                for name, tensor in solved.stored.items():
+                    self._import.put_plain(name, tensor)
+                for module, quantized in solved.quantized.items():
+                    self._import.put(module, quantized)
+            self._linear_facts = self._awq.facts
             return
         for group in view.groups:
             weights = {name: view.weights[f"{name}.weight"] for name in group}
@@ -132,6 +147,8 @@ class OnnxTarget:
     def restore(self, snapshot: Snapshot) -> None:
         """Go on after a snapshot."""
         self._linear_facts = dict(snapshot.facts["linears"])
+        if self._awq is not None:
+            self._awq.facts = self._linear_facts
         if self._import:
             self._import.restore(snapshot.facts["written"])
 
@@ -168,7 +185,7 @@ class OnnxTarget:
 
     def _check_calibration(self) -> None:
         facts = self._linear_facts
-        if self.needs_moments and not any(each["method"] == "gptq" for each in facts.values()):
+        if self.needs_moments and all(each["method"] == "rtn" for each in facts.values()):
             reasons = [f"{name}: {each['reason']}" for name, each in facts.items()]
             raise StepError(
                 f"calibration beat rounding to nearest in no linear ({'; '.join(reasons[:3])})",
@@ -216,7 +233,7 @@ class OnnxTarget:
         if linears:
             facts["error"] = mean_of(linears, "error")
             facts["rtn_error"] = mean_of(linears, "rtn_error")
-            facts["fallbacks"] = {name: each["reason"] for name, each in linears.items() if each["method"] == "rtn"}
+            facts["fallbacks"] = fallbacks(linears)
             facts["linears"] = linears
         return facts
 

@@ -169,7 +169,10 @@ class OnnxTarget(_Strict):
     format: Literal["onnx"]
     precision: Literal["fp32", "fp16", "int8", "int4"] = "int4"
     provider: Literal["cpu", "cuda"] = Field("cpu", description="The execution provider that the graph is for.")
-    method: Literal["gptq", "rtn"] = Field("gptq", description="How integers are found: calibrated, or to nearest.")
+    method: Literal["gptq", "awq", "rtn"] = Field(
+        "gptq",
+        description="How integers are found: calibrated by GPTQ, calibrated by AWQ (int4 without sym), or to nearest.",
+    )
     group_size: Literal["auto", 16, 32, 64, 128, 256] = Field(
         "auto", description="Columns that share a scale; auto: the largest of 128, 64, 32, 16 that fits."
     )
@@ -205,7 +208,7 @@ class BenchRecipe(_Strict):
     fidelity_items: int = Field(96, ge=0, description="Items whose reference answers are compared token by token.")
     latency_prompts: int = Field(8, ge=1, description="Prompts that are timed one at a time.")
     latency_tokens: int = Field(48, ge=2, description="Tokens generated for each timed prompt.")
-    runtimes: dict[ArtifactName, Literal["torch", "transformers", "llamacpp", "onnx"]] = Field(
+    runtimes: dict[ArtifactName, Literal["torch", "transformers", "llamacpp", "onnx", "genai"]] = Field(
         default_factory=dict, description="A runtime other than the format's own, by artifact."
     )
     seed: int = Field(0, ge=0)

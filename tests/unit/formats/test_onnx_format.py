@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from models import tiny_model
-from onnx_folders import CASES, DATA, Exported
+from onnx_folders import CASES, DATA, Exported, naive_weights
 from pydantic import ValidationError
 
 from lf_export.checkpoint.index import open_checkpoint
@@ -49,7 +48,7 @@ def _linears(name: str) -> list[str]:
 @pytest.mark.parametrize("name", ["llama3-int4", "qwen2-int4", "phi3-int8"])
 def test_the_weights_in_the_graph_are_our_own_bit_for_bit(exported: Cases, name: str) -> None:
     case = exported(name)
-    found = _naive_weights(case.folder / "model.onnx")
+    found = naive_weights(case.folder / "model.onnx")
     expected = case.weights
     assert found
     for node, W in found.items():
@@ -64,36 +63,6 @@ def test_the_weights_in_the_graph_are_our_own_bit_for_bit(exported: Cases, name:
             half = both.shape[0] // 2
             reference = both[:half] if kind == "gate_proj" else both[half:]
         np.testing.assert_array_equal(W, reference.numpy(), err_msg=node)
-
-
-def _naive_weights(graph: Path) -> dict[str, npt.NDArray[np.float32]]:
-    """Every quantized linear of a layer, one value at a time, by the operator's specification."""
-    import onnx
-
-    model = onnx.load(str(graph))
-    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    found = {}
-    for node in model.graph.node:
-        if node.op_type != "MatMulNBits" or node.name.startswith("/lm_head"):
-            continue
-        about = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
-        B, scales, zeros = (tensors[name] for name in node.input[1:4])
-        rows, width, bits, size = about["N"], about["K"], about["bits"], about["block_size"]
-        blocks = width // size
-        zeros = zeros.reshape(rows, -1)
-        W = np.empty((rows, width), np.float32)
-        for row in range(rows):
-            for column in range(width):
-                block, place = divmod(column, size)
-                q, zero = _value(B[row, block], place, bits), _value(zeros[row], block, bits)
-                W[row, column] = np.float32(q - zero) * scales.reshape(rows, blocks)[row, block]
-        found[node.name] = W
-    return found
-
-
-def _value(packed: npt.NDArray[np.uint8], place: int, bits: int) -> int:
-    byte, inside = divmod(place * bits, 8)
-    return int(packed[byte] >> inside) & (2**bits - 1)
 
 
 @pytest.mark.parametrize("name", CASES)
