@@ -140,7 +140,7 @@ def test_the_runtime_is_found_by_its_name_and_by_the_folder(exported: Cases) -> 
     assert not runtime("onnx").accepts(exported("llama-fp32").model)
 
 
-@pytest.mark.parametrize("module", ["onnx", "llamacpp"])
+@pytest.mark.parametrize("module", ["onnx", "genai", "llamacpp"])
 def test_torch_is_not_in_the_memory_of_a_runtime_that_does_without(module: str) -> None:
     code = f"import sys, lf_export.runtimes.worker, lf_export.runtimes.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
