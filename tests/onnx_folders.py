@@ -12,7 +12,8 @@ from models import tiny_model
 from walk_data import random_data
 
 from lf_export.checkpoint.index import open_checkpoint
-from lf_export.formats.onnx import FORMAT, OnnxOptions
+from lf_export.formats.onnx import FORMAT
+from lf_export.formats.onnx_options import OnnxOptions
 from lf_export.quant.gptq import dequantize
 from lf_export.quant.grid import Scheme
 from lf_export.quant.solve import quantize_group

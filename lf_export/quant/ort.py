@@ -9,6 +9,9 @@ from lf_export.errors import InputError, MissingError, StepError
 
 # Both wheels write the folder `onnxruntime`: what was installed last wins, and `pip check` sees nothing.
 _WHEELS = {"onnxruntime": "onnx", "onnxruntime-gpu": "onnx-gpu"}
+# In a graph's metadata: it gives keys and values with the new ones appended. Others write them where the old ones are.
+CACHE_KEY, APPENDED = "lf_export.cache", "appended"
+
 _FATAL = 3  # of the log's levels: what is worth an exception is raised as one
 
 

@@ -181,6 +181,11 @@ class OnnxTarget(_Strict):
     lm_head: Literal["float", "int8", "int4"] = Field(
         "float", description="The output layer: not quantized, or rounded to nearest."
     )
+    exporter: Literal["auto", "builder", "dynamo"] = Field(
+        "auto",
+        description="Who makes the graph: onnxruntime-genai's builder, or torch's dynamo exporter (fp32 and fp16 for "
+        "cpu, in standard operators alone); auto: the builder where it serves.",
+    )
     accuracy_level: Literal[1, 4] | None = Field(
         None,
         description="4: activations of quantized linears are rounded to int8; 1: fp32; "

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from lf_export.checkpoint.index import open_checkpoint
 from lf_export.errors import InputError, MissingError, StepError
 from lf_export.formats import FORMATS, onnx_graph, onnx_verify
-from lf_export.formats.onnx import FORMAT, OnnxOptions
+from lf_export.formats.onnx import FORMAT
 from lf_export.formats.onnx_import import plain_layer
+from lf_export.formats.onnx_options import OnnxOptions
 from lf_export.formats.onnx_verify import Expected, verify
 from lf_export.quant import ort
 
