@@ -25,6 +25,10 @@ LLAMA3_ROPE = {
     "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }  # fmt: skip
+GEMMA_ROPE = {
+    "full_attention": {"rope_type": "linear", "rope_theta": 1000000.0, "factor": 8.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+}
 
 # name → family, the model's config, the options
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -37,6 +41,16 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "mistral-fp32": ("mistral", {"sliding_window": 8, "tie_word_embeddings": False}, {"precision": "fp32"}),
     "qwen2-int4": ("qwen2", {}, {"precision": "int4", "sym": True, "group_size": 16, "accuracy_level": 1}),
     "qwen2-fp16": ("qwen2", {}, {"precision": "fp16"}),
+    "gemma3-fp16": (
+        "gemma3_text",
+        {"sliding_window": 8, "num_hidden_layers": 6, "rope_parameters": GEMMA_ROPE},
+        {"precision": "fp16"},
+    ),
+    "mistral-dynamo": (
+        "mistral",
+        {"sliding_window": 8, "tie_word_embeddings": False},
+        {"precision": "fp32", "exporter": "dynamo"},
+    ),
     "qwen3-cuda": (
         "qwen3",
         {"tie_word_embeddings": False},

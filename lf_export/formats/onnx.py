@@ -14,7 +14,7 @@ from lf_export.formats.base import ArtifactFacts, Format, Snapshot
 from lf_export.formats.linears import mean_of, solution_facts
 from lf_export.formats.onnx_build import aim_at, build, builder_options, set_windows
 from lf_export.formats.onnx_child import GRAPH_NAME
-from lf_export.formats.onnx_dynamo import export
+from lf_export.formats.onnx_dynamo import export, genai_config
 from lf_export.formats.onnx_import import ImportFolder, plain_layer
 from lf_export.formats.onnx_options import OnnxOptions, exporter_of, scheme_of, size_of
 from lf_export.formats.onnx_rules import check_packages, route
@@ -46,6 +46,8 @@ class OnnxTarget:
     def __init__(self, checkpoint: Checkpoint, out: Path, options: OnnxOptions, audit_digest: str) -> None:  # noqa: ARG002
         self._exporter = exporter_of(checkpoint, options)
         check_packages(self._exporter)
+        if self._exporter == "dynamo":
+            genai_config(checkpoint)  # what it lacks is known now, not after the export
         self._scheme = scheme_of(checkpoint, options)
         self._checkpoint, self._out, self._options = checkpoint, out, options
         self._scratch = out / _SCRATCH

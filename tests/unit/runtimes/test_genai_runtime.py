@@ -19,7 +19,7 @@ Cases = Callable[[str], Exported]
 PREFIX = [5, 17, 40, 41, 90]
 BRANCHES = [[7, 8, 9], [100], [20, 21, 22, 23, 24, 25], []]
 GROUPS = [(PREFIX, BRANCHES), ([50], [[60, 61]]), ([3], []), (PREFIX * 3, [[9], [70, 71, 72, 73]]), ([], [[8, 9]])]
-ALL = ("llama-fp32", "llama3-int4", "mistral-fp32", "qwen2-fp16", "phi3-int8")
+ALL = ("llama-fp32", "llama3-int4", "mistral-fp32", "mistral-dynamo", "qwen2-fp16", "gemma3-fp16", "phi3-int8")
 
 
 @pytest.fixture(scope="module")
