@@ -128,8 +128,25 @@ def export(model: str, graph: str, precision: str, windows: Sequence[int | None]
     )
     if exported is None:
         raise TypeError("the exporter gave nothing")
+    _widen_norms(exported.model)
     exported.model.metadata_props[CACHE_KEY] = APPENDED
     exported.save(graph, external_data=True)
+
+
+def _widen_norms(model: Any) -> None:
+    """Widen a norm's input to the type of its weight.
+
+    The exporter leaves out the cast before a norm that computes in fp32 (Gemma's), which `RMSNormalization` allows.
+    ONNX Runtime 1.32 has no kernel for two types, and what it puts in place of the node does not load.
+    """
+    import onnx_ir as ir  # noqa: PLC0415 - an extra
+
+    for node in [each for each in model.graph if each.op_type == "RMSNormalization"]:
+        inputs, scale = node.inputs[0], node.inputs[1]
+        if inputs.dtype != scale.dtype:
+            cast = ir.node("Cast", [inputs], {"to": scale.dtype})
+            model.graph.insert_before(node, cast)
+            node.replace_input_with(0, cast.outputs[0])
 
 
 if __name__ == "__main__":
