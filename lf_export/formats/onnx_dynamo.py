@@ -49,7 +49,7 @@ def export(checkpoint: Checkpoint, out: Path, scratch: Path, precision: str, thr
         "windows": attention_windows(checkpoint),
     }
     command = [sys.executable, "-m", "lf_export.formats.onnx_dynamo_child", json.dumps(asked)]
-    memory = "it holds the model twice, in memory alone"
+    memory = "it holds the whole model in memory, and half a gigabyte of its own"
     made = [out / GRAPH_NAME, out / f"{GRAPH_NAME}.data"]
     run_exporter(command, "torch's dynamo exporter", scratch / "dynamo.log", made, threads, memory)
     (out / CONFIG_NAME).write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
