@@ -235,8 +235,13 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
         OnnxOptions(**options)
 
 
-def test_both_wheels_at_once_are_refused(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for wheel in ("onnxruntime", "onnxruntime_gpu"):
+@pytest.mark.parametrize(
+    "wheels", [("onnxruntime", "onnxruntime_gpu"), ("onnxruntime_genai", "onnxruntime_genai_cuda")], ids=str
+)
+def test_both_wheels_at_once_are_refused(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheels: tuple[str, str]
+) -> None:
+    for wheel in wheels:
         about = tmp_path / "site" / f"{wheel}-1.32.0.dist-info"
         about.mkdir(parents=True)
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {wheel}\nVersion: 1.32.0\n", encoding="utf-8")
@@ -244,17 +249,18 @@ def test_both_wheels_at_once_are_refused(tiny: Path, tmp_path: Path, monkeypatch
     ort.onnxruntime.cache_clear()
     out = tmp_path / "out"
     out.mkdir()
+    first, second = (wheel.replace("_", "-") for wheel in wheels)
     try:
-        with pytest.raises(MissingError, match="onnxruntime and onnxruntime-gpu are both installed") as caught:
+        with pytest.raises(MissingError, match=f"{first} and {second} are both installed") as caught:
             FORMAT.open(open_checkpoint(tiny), out, OnnxOptions(), "")
     finally:
         ort.onnxruntime.cache_clear()
     assert caught.value.hint is not None
-    assert caught.value.hint.startswith("pip uninstall --yes onnxruntime onnxruntime-gpu && pip install")
+    assert caught.value.hint.startswith(f"pip uninstall --yes {first} {second} && pip install")
 
 
 def test_no_wheel_at_all_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ort, "installed_wheels", list)
+    monkeypatch.setattr(ort, "installed_wheels", lambda *_: [])
     ort.onnxruntime.cache_clear()
     with pytest.raises(MissingError, match="onnxruntime is not installed"):
         ort.onnxruntime()

@@ -119,7 +119,7 @@ def test_a_graph_for_cuda_is_refused_where_the_provider_is_not_there(exported: C
 
 
 def test_both_wheels_at_once_are_refused(exported: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ort, "installed_wheels", lambda: ["onnxruntime", "onnxruntime-gpu"])
+    monkeypatch.setattr(ort, "installed_wheels", lambda *_: ["onnxruntime", "onnxruntime-gpu"])
     ort.onnxruntime.cache_clear()
     try:
         with pytest.raises(MissingError, match="onnxruntime and onnxruntime-gpu are both installed"):
