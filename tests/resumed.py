@@ -30,6 +30,7 @@ FORMATS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "imatrix": ("gguf", {"type": "Q4_K_M", "method": "imatrix"}),
     "rtn": ("gguf", {"type": "Q8_0", "method": "rtn"}),
     "onnx": ("onnx", {"group_size": 32}),
+    "onnx-awq": ("onnx", {"group_size": 32, "method": "awq"}),
 }
 QUICK = ("gptq", "mixed", "awq", "gguf", "imatrix")
 

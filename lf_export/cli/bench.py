@@ -17,7 +17,7 @@ from lf_export.cli.options import FOLDER, json_option, margin_option, threads_op
     "runtimes",
     multiple=True,
     metavar="[ARTIFACT=]NAME",
-    help="torch, transformers, llamacpp or onnx, for all or for one artifact [default: the format's own].",
+    help="torch, transformers, llamacpp, onnx or genai, for all or for one artifact [default: the format's own].",
 )
 @click.option("--calls", default="shipped:suites/calls.jsonl", show_default=True, help="The suite of calls.")
 @click.option("--no-call", default="shipped:suites/no-call.jsonl", show_default=True, help="The suite without calls.")

@@ -1,28 +1,24 @@
 """The AWQ format: a Hugging Face folder of 4-bit weights whose inputs' scales are folded into what makes them."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from lf_export import __version__
 from lf_export.checkpoint.carry import copy_companions
 from lf_export.checkpoint.index import Checkpoint
-from lf_export.checkpoint.reader import TORCH_DTYPES
 from lf_export.checkpoint.staging import disk_errors
 from lf_export.errors import StepError
+from lf_export.formats.awq_layers import AwqLayers, fallbacks
 from lf_export.formats.awq_plan import AwqOptions, entries_of, quantization_config, scheme_of
-from lf_export.formats.base import ArtifactFacts, Format, Snapshot, significant
+from lf_export.formats.base import ArtifactFacts, Format, Snapshot
 from lf_export.formats.linears import group_shapes, linear_names, mean_of
 from lf_export.formats.pace import Pace
 from lf_export.formats.shards import Shards
-from lf_export.progress import say
 from lf_export.quant.awq import EXPONENTS, SEARCH_ROWS
-from lf_export.quant.awq_solve import AwqGroup, AwqLinear, quantize_awq
-from lf_export.quant.fold import Fold
+from lf_export.quant.awq_solve import quantize_awq
 from lf_export.quant.moments import Moments
 from lf_export.quant.pack_awq import pack_awq
-from lf_export.walk.inputs import input_makers, made_by
 from lf_export.walk.view import LayerView
 
 
@@ -46,52 +42,28 @@ class AwqTarget:
         self._out = out
         self._options = options
         self._scheme = scheme_of(checkpoint, options)
-        self._makers = input_makers(checkpoint.config) if options.scale_search else {}
+        self._layers = AwqLayers(checkpoint, self._scheme, scale_search=options.scale_search)
         self._meta = {"quantizer": [f"lf-export:{__version__}"], "calibration": audit_digest}
-        self._linear_facts: dict[str, dict[str, Any]] = {}
         self._written = {f"{name}.weight" for name in linear_names(checkpoint)}
         self._shards = Shards(out, list(entries_of(checkpoint, self._scheme)))
 
     def layer(self, view: LayerView) -> None:
-        """Quantize and write a layer, from its last group to its first.
-
-        A scale of down_proj's input divides the rows of up_proj, so that it has to be known when these are quantized.
-        """
-        divided: dict[str, torch.Tensor] = {}
-        facts: dict[str, dict[str, Any]] = {}
-        for linears in reversed(view.groups):
-            first = linears[0]
-            group = quantize_awq(
-                {name: view.weights[f"{name}.weight"] for name in linears},
-                view.moments[first],
-                view.heldout.get(first),
-                self._scheme,
-                self._fold(view, first),
-                {name: divided[name] for name in linears if name in divided},
-            )
-            if group.divisors is not None:
-                maker = self._makers[first]
-                if group.stored is not None:
-                    self._put(f"{view.prefix}.{maker.module}.{'weight' if maker.norm else 'bias'}", group.stored)
-                if not maker.norm:
-                    divided[maker.module] = group.divisors
-            for name in linears:
-                module = f"{view.prefix}.{name}"
-                facts[module] = _facts_of(group, group.linears[name])
-                for part, tensor in pack_awq(group.linears[name].quantized).items():
+        """Quantize and write a layer."""
+        for group in self._layers.solve(view):
+            for name, tensor in group.stored.items():
+                self._shards.put(name, tensor)
+                self._written.add(name)
+            for module, quantized in group.quantized.items():
+                for part, tensor in pack_awq(quantized).items():
                     self._shards.put(f"{module}.{part}", tensor)
-        for name in (f"{view.prefix}.{linear}" for linears in view.groups for linear in linears):
-            self._linear_facts[name] = facts[name]
-            if "reason" in facts[name]:
-                say(f"{name}: {facts[name]['reason']}")
 
     def snapshot(self) -> Snapshot:
         """Which tensors are written, and what is known of the linears."""
-        return Snapshot({"linears": self._linear_facts, "written": self._shards.snapshot()})
+        return Snapshot({"linears": self._layers.facts, "written": self._shards.snapshot()})
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on after a snapshot."""
-        self._linear_facts = dict(snapshot.facts["linears"])
+        self._layers.facts = dict(snapshot.facts["linears"])
         self._written |= set(snapshot.facts["written"])
         self._shards.restore(snapshot.facts["written"])
 
@@ -117,26 +89,8 @@ class AwqTarget:
             copy_companions(self._checkpoint.root, self._out, lambda base: {**base, "quantization_config": config})
         return facts
 
-    def _fold(self, view: LayerView, first: str) -> Fold | None:
-        """What makes the input of the group whose first linear is `first`, None where that is not known."""
-        maker = self._makers.get(first)
-        if maker is None:
-            return None
-        weight = view.weights[f"{maker.module}.weight"]
-        name = f"{maker.module}.{'weight' if maker.norm else 'bias'}"
-        elements, width = weight.shape[0], view.weights[f"{first}.weight"].shape[1]
-        index = made_by(maker, width, elements, self._checkpoint.config).to(weight.device)
-        if name not in view.weights:
-            return Fold(index, elements)
-        dtype = TORCH_DTYPES[self._checkpoint.info(f"{view.prefix}.{name}").dtype]
-        return Fold(index, elements, view.weights[name], dtype, maker.offset)
-
-    def _put(self, name: str, tensor: torch.Tensor) -> None:
-        self._shards.put(name, tensor)
-        self._written.add(name)
-
     def _facts(self) -> ArtifactFacts:
-        linears = self._linear_facts
+        linears = self._layers.facts
         return {
             "format": "awq",
             "scheme": f"W{self._scheme.bits}A16",
@@ -149,23 +103,9 @@ class AwqTarget:
             },
             "error": mean_of(linears, "error"),
             "rtn_error": mean_of(linears, "rtn_error"),
-            "fallbacks": {name: facts["reason"] for name, facts in linears.items() if "reason" in facts},
+            "fallbacks": fallbacks(linears),
             "linears": linears,
         }
-
-
-def _facts_of(group: AwqGroup, linear: AwqLinear) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "method": linear.method,
-        "error": significant(linear.error),
-        "rtn_error": significant(linear.rtn_error),
-        "judged_on": linear.judged_on,
-    }
-    if group.exponent is not None:
-        facts["exponent"] = group.exponent
-    if linear.reason:
-        facts["reason"] = linear.reason
-    return facts
 
 
 def _size(checkpoint: Checkpoint, options: AwqOptions) -> int:

@@ -1,21 +1,16 @@
 """onnxruntime-genai's builder, in a child process: it prints, keeps memory, and exits with 0 whatever it wrote."""
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lf_export.errors import StepError
+from lf_export.formats.onnx_child import CONFIG_NAME, GRAPH_NAME, run_exporter
 from lf_export.formats.onnx_rules import Route
-
-GRAPH_NAME = "model.onnx"
-CONFIG_NAME = "genai_config.json"
 
 _LM_HEAD = "/lm_head/MatMul"
 _EMBEDDING = "/model/embed_tokens/Gather"
-_SHOWN = 3
 
 
 def builder_options(lm_head: str, *, tied: bool, accuracy_level: int | None) -> dict[str, str]:
@@ -58,18 +53,9 @@ def build(source: Path, out: Path, scratch: Path, route: Route, options: Mapping
     command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(source), "-o", str(out)]
     command += ["-p", route.precision, "-e", route.provider, "-c", str(scratch / "cache"), "--extra_options"]
     command += [f"{name}={value}" for name, value in options.items()]
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    environment = os.environ | offline | {"OMP_NUM_THREADS": str(threads), "TRANSFORMERS_VERBOSITY": "error"}
-    log = scratch / "builder.log"
-    with log.open("wb") as file:
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
-    if done.returncode or not (out / GRAPH_NAME).is_file() or not (out / CONFIG_NAME).is_file():
-        said = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        how = f"was ended by signal {-done.returncode}" if done.returncode < 0 else f"exited with {done.returncode}"
-        raise StepError(
-            f"onnxruntime-genai's builder {how}: {' | '.join(said[-_SHOWN:])}",
-            "it needs about four times the model's size in memory" if done.returncode < 0 else None,
-        )
+    memory = "it needs about four times the model's size in memory"
+    made = [out / GRAPH_NAME, out / CONFIG_NAME]
+    run_exporter(command, "onnxruntime-genai's builder", scratch / "builder.log", made, threads, memory)
 
 
 def set_windows(graph: Path, windows: Sequence[int | None]) -> None:

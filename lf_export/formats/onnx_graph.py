@@ -155,7 +155,9 @@ class Greedy:
 
     def __init__(self, graph: Path, threads: int) -> None:
         self._session = open_graph(graph, threads)
-        self._pasts = [each for each in self._session.get_inputs() if each.name.startswith("past_key_values.")]
+        inputs = self._session.get_inputs()
+        self._pasts = [each for each in inputs if each.name.startswith("past_key_values.")]
+        self._positions = any(each.name == "position_ids" for each in inputs)
 
     def answer(self, prompt: Sequence[int], count: int, width: int) -> tuple[list[int], npt.NDArray[np.float32]]:
         """`count` greedy tokens, and the logits before each of them and of all of the prompt but its first token.
@@ -173,6 +175,8 @@ class Greedy:
         for _ in range(count):
             feed: dict[str, Any] = {"input_ids": np.array([ids[fed:]], np.int64), **cache}
             feed["attention_mask"] = np.ones((1, len(ids)), np.int64)
+            if self._positions:
+                feed["position_ids"] = np.arange(fed, len(ids))[None]
             fed = len(ids)
             names = [each.name for each in self._session.get_outputs()]
             try:

@@ -1,6 +1,7 @@
-"""The folder that the builder reads: the model as it is, or with its linears as GPTQ integers.
+"""The folder that the builder reads: the model as it is, or with its linears as integers in the layout of GPTQ.
 
-The builder takes a GPTQ folder's integers, scales and zeros as they are into `MatMulNBits` nodes.
+The builder takes a GPTQ folder's integers, scales and zeros as they are into `MatMulNBits` nodes. AWQ's go the same
+way: integers on a grid are integers on a grid, and its scales are in the norms and biases that are stored beside them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,6 +56,10 @@ class ImportFolder:
         for part, tensor in pack(quantized).items():
             self._shards.put(f"{name}.{part}", tensor)
 
+    def put_plain(self, name: str, tensor: torch.Tensor) -> None:
+        """Write a tensor that is not quantized, but not the model's own either: a norm or a bias that took a scale."""
+        self._shards.put(name, tensor)
+
     def snapshot(self) -> list[str]:
         """The tensors that were written."""
         return self._shards.snapshot()
@@ -65,8 +70,9 @@ class ImportFolder:
 
     def finish(self) -> None:
         """Add what is not quantized, the config and the tokenizer."""
+        written = set(self._shards.snapshot())
         for name, info in self._checkpoint.tensors.items():
-            if name.removesuffix(".weight") not in self._linears:
+            if name.removesuffix(".weight") not in self._linears and name not in written:
                 self._shards.copy(name, info)
         self._shards.finish()
         config = {
@@ -81,18 +87,24 @@ class ImportFolder:
 
     def quantized(self, name: str) -> Quantized:
         """The linear `name` as it was put, read back from the folder."""
-        if self._stored is None:
-            self._stored = open_checkpoint(self._folder)
-        return unpack({part: self._stored.read(f"{name}.{part}") for part in STORED}, self._scheme.bits)
+        stored = self._folder_again()
+        return unpack({part: stored.read(f"{name}.{part}") for part in STORED}, self._scheme.bits)
 
     def layer(self, prefix: str) -> Mapping[str, torch.Tensor]:
-        """The tensors of a layer in fp32, by relative name, its linears as their integers say."""
-        weights = dict(LayerWeights(self._checkpoint, prefix, torch.device("cpu")))
-        for name in weights:
+        """The tensors of a layer in fp32, by relative name: its linears as their integers say, the rest as put."""
+        stored, weights = self._folder_again(), {}
+        for name in LayerWeights(self._checkpoint, prefix, torch.device("cpu")):
             module = f"{prefix}.{name}".removesuffix(".weight")
             if module in self._linears and name.endswith(".weight"):
                 weights[name] = dequantize(self.quantized(module))
+            else:
+                weights[name] = stored.read(f"{prefix}.{name}", dtype=torch.float32)
         return weights
+
+    def _folder_again(self) -> Checkpoint:
+        if self._stored is None:
+            self._stored = open_checkpoint(self._folder)
+        return self._stored
 
 
 def plain_layer(checkpoint: Checkpoint, prefix: str) -> Mapping[str, torch.Tensor]:

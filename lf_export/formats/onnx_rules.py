@@ -1,20 +1,29 @@
-"""What onnxruntime-genai's builder does right: the combinations that were measured, and why the others are refused.
+"""What onnxruntime-genai's builder and torch's dynamo exporter do right, and why the rest is refused.
 
-The builder exits with 0 whatever it wrote, so only what was seen to give a model's own logits is asked of it.
+The builder exits with 0 whatever it wrote, so only what was seen to give a model's own logits is asked of it, and the
+same holds for the exporter.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata, util
-from typing import Any
+from typing import Any, Literal
 
 from lf_export.errors import InputError, MissingError
 from lf_export.quant.ort import onnxruntime
 
+Exporter = Literal["builder", "dynamo"]
+
 BUILDER_VERSION = "0.18.0"
 _PACKAGES = ("onnx", "onnx_ir", "onnxscript")
-_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "phi3")
-_ROPES = ("default", "llama3")
+_FAMILIES: dict[Exporter, tuple[str, ...]] = {
+    "builder": ("llama", "mistral", "qwen2", "qwen3", "phi3"),
+    "dynamo": ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text"),
+}
+_ROPES: dict[Exporter, tuple[str, ...]] = {
+    "builder": ("default", "llama3"),
+    "dynamo": ("default", "llama3", "linear"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,41 +62,78 @@ def route(precision: str, provider: str) -> Route:
     return found
 
 
-def check_architecture(config: Mapping[str, Any]) -> None:
-    """Refuse, by name, what the builder was not seen to export right.
+# Quantized nodes are the builder's alone, and no graph of the exporter was ever run on CUDA.
+_EXPORTED = (("fp32", "cpu"), ("fp16", "cpu"))
+
+
+def exporter_for(
+    config: Mapping[str, Any], precision: str, provider: str, wanted: Exporter | Literal["auto"]
+) -> Exporter:
+    """Who makes the graph: `wanted`, or the builder where it serves, else torch's dynamo exporter.
+
+    Args:
+        config: of the model.
+        precision: of the graph.
+        provider: that it is for.
+        wanted: an option of the format.
 
     Raises:
-        InputError: all reasons at once.
+        InputError: what is not offered, by name, all reasons at once.
     """
-    problems = []
+    if wanted == "dynamo" or (wanted == "auto" and config.get("model_type") not in _FAMILIES["builder"]):
+        problems = _problems(config, "dynamo")
+        if (precision, provider) not in _EXPORTED:
+            who = (
+                "onnx: the dynamo exporter" if wanted == "dynamo" else f"onnx: model_type {config.get('model_type')!r}"
+            )
+            allowed = ", ".join("-".join(pair) for pair in _EXPORTED)
+            problems.append(f"onnx: {who} is not offered for {precision}-{provider}, expected one of {allowed}")
+        if problems:
+            raise InputError.of(problems)
+        return "dynamo"
+    route(precision, provider)
+    problems = _problems(config, "builder")
+    if problems:
+        raise InputError.of(problems)
+    return "builder"
+
+
+def _problems(config: Mapping[str, Any], exporter: Exporter) -> list[str]:
+    """What of the architecture was not seen to be exported right."""
+    problems, families = [], _FAMILIES[exporter]
     family = config.get("model_type")
-    if family not in _FAMILIES:
-        problems.append(f"onnx: model_type {family!r} is not offered, expected one of {', '.join(_FAMILIES)}")
+    if family not in families:
+        problems.append(f"onnx: model_type {family!r} is not offered, expected one of {', '.join(families)}")
+    # Gemma 3 has an embedding for each kind of layer
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in _ROPES:
-        problems.append(f"onnx: rope_type {kind!r} is not offered, expected one of {', '.join(_ROPES)}")
+    kinds = [each for each in rope.values() if isinstance(each, dict)] or [rope]
+    found, ropes = [each.get("rope_type", each.get("type", "default")) for each in kinds], _ROPES[exporter]
+    problems += [
+        f"onnx: rope_type {kind!r} is not offered, expected one of {', '.join(ropes)}"
+        for kind in dict.fromkeys(found)
+        if kind not in ropes
+    ]
     longest = config.get("max_position_embeddings")
     if family == "phi3" and config.get("original_max_position_embeddings", longest) != longest:
         problems.append("onnx: a phi3 model with an extended context (LongRoPE) is not offered")
     names = config.get("architectures") or []
-    if family in _FAMILIES and names and not str(names[0]).endswith("ForCausalLM"):
+    if family in families and names and not str(names[0]).endswith("ForCausalLM"):
         problems.append(f"onnx: architecture {names[0]} is not offered, expected a causal language model")
-    if problems:
-        raise InputError.of(problems, "the dynamo exporter, which would serve others, is not part of this version")
+    return problems
 
 
-def check_packages() -> None:
-    """See that the builder and what it needs are installed, and that the builder is the one that was measured.
+def check_packages(exporter: Exporter) -> None:
+    """See that an exporter and what it needs are installed, and that the builder is the one that was measured.
 
     Raises:
         MissingError: a package is missing, has another version, or both of ONNX Runtime's wheels are installed.
     """
     onnxruntime()
-    missing = [name for name in ("onnxruntime_genai", *_PACKAGES) if util.find_spec(name) is None]
+    own = ["onnxruntime_genai"] if exporter == "builder" else []
+    missing = [name for name in (*own, *_PACKAGES) if util.find_spec(name) is None]
     if missing:
         raise MissingError(f"not installed: {', '.join(missing)}", "pip install 'lf-export[onnx]'")
-    for name in ("onnxruntime-genai", "onnxruntime-genai-cuda"):
+    for name in ("onnxruntime-genai", "onnxruntime-genai-cuda") if own else ():
         try:
             found = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -1,5 +1,6 @@
 """ONNX Runtime, imported once it is known that exactly one of its wheels is installed."""
 
+from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -9,13 +10,17 @@ from lf_export.errors import InputError, MissingError, StepError
 
 # Both wheels write the folder `onnxruntime`: what was installed last wins, and `pip check` sees nothing.
 _WHEELS = {"onnxruntime": "onnx", "onnxruntime-gpu": "onnx-gpu"}
+_GENAI_WHEELS = ("onnxruntime-genai", "onnxruntime-genai-cuda")  # the same with the folder `onnxruntime_genai`
+# In a graph's metadata: it gives keys and values with the new ones appended. Others write them where the old ones are.
+CACHE_KEY, APPENDED = "lf_export.cache", "appended"
+
 _FATAL = 3  # of the log's levels: what is worth an exception is raised as one
 
 
-def installed_wheels() -> list[str]:
-    """Which of ONNX Runtime's wheels the environment has, by the names of their distributions."""
+def installed_wheels(wheels: Iterable[str] = _WHEELS) -> list[str]:
+    """Which of `wheels`, ONNX Runtime's own by default, the environment has, by the names of their distributions."""
     found = {distribution.metadata["Name"].lower().replace("_", "-") for distribution in metadata.distributions()}
-    return [name for name in _WHEELS if name in found]
+    return [name for name in wheels if name in found]
 
 
 @cache
@@ -26,11 +31,12 @@ def onnxruntime() -> Any:
         MissingError: no wheel is installed, or both are, or what is installed cannot be imported.
     """
     wheels = installed_wheels()
-    if len(wheels) > 1:
-        raise MissingError(
-            f"{' and '.join(wheels)} are both installed: they share one folder, and the last one hides the other",
-            f"pip uninstall --yes {' '.join(wheels)} && pip install 'lf-export[onnx]' (or 'lf-export[onnx-gpu]')",
-        )
+    for both in (wheels, installed_wheels(_GENAI_WHEELS)):
+        if len(both) > 1:
+            raise MissingError(
+                f"{' and '.join(both)} are both installed: they share one folder, and the last one hides the other",
+                f"pip uninstall --yes {' '.join(both)} && pip install 'lf-export[onnx]' (or 'lf-export[onnx-gpu]')",
+            )
     if not wheels:
         raise MissingError("the package onnxruntime is not installed", "pip install 'lf-export[onnx]'")
     try:

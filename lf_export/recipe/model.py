@@ -211,7 +211,10 @@ class OnnxTarget(_Strict):
     format: Literal["onnx"]
     precision: Literal["fp32", "fp16", "int8", "int4"] = "int4"
     provider: Literal["cpu", "cuda"] = Field("cpu", description="The execution provider that the graph is for.")
-    method: Literal["gptq", "rtn"] = Field("gptq", description="How integers are found: calibrated, or to nearest.")
+    method: Literal["gptq", "awq", "rtn"] = Field(
+        "gptq",
+        description="How integers are found: calibrated by GPTQ, calibrated by AWQ (int4 without sym), or to nearest.",
+    )
     group_size: Literal["auto", 16, 32, 64, 128, 256] = Field(
         "auto", description="Columns that share a scale; auto: the largest of 128, 64, 32, 16 that fits."
     )
@@ -219,6 +222,11 @@ class OnnxTarget(_Strict):
     damp_percent: float = Field(0.01, gt=0, lt=1, description="Damping, as a share of the mean of diag(H).")
     lm_head: Literal["float", "int8", "int4"] = Field(
         "float", description="The output layer: not quantized, or rounded to nearest."
+    )
+    exporter: Literal["auto", "builder", "dynamo"] = Field(
+        "auto",
+        description="Who makes the graph: onnxruntime-genai's builder, or torch's dynamo exporter (fp32 and fp16 for "
+        "cpu, in standard operators alone); auto: the builder where it serves.",
     )
     accuracy_level: Literal[1, 4] | None = Field(
         None,
@@ -247,7 +255,7 @@ class BenchRecipe(_Strict):
     fidelity_items: int = Field(96, ge=0, description="Items whose reference answers are compared token by token.")
     latency_prompts: int = Field(8, ge=1, description="Prompts that are timed one at a time.")
     latency_tokens: int = Field(48, ge=2, description="Tokens generated for each timed prompt.")
-    runtimes: dict[ArtifactName, Literal["torch", "transformers", "llamacpp", "onnx"]] = Field(
+    runtimes: dict[ArtifactName, Literal["torch", "transformers", "llamacpp", "onnx", "genai"]] = Field(
         default_factory=dict, description="A runtime other than the format's own, by artifact."
     )
     seed: int = Field(0, ge=0)

@@ -7,7 +7,7 @@ from typing import cast
 from lf_export.errors import InputError
 from lf_export.runtimes.base import Generation, Logits, Runtime, Session
 
-RUNTIMES = ("torch", "transformers", "llamacpp", "onnx")
+RUNTIMES = ("torch", "transformers", "llamacpp", "onnx", "genai")
 """Names of runtimes; each is a module of this package, imported when it is asked for, for each is heavy."""
 
 

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from lf_export.errors import InputError
 from lf_export.runtimes.answers import Answer
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
 from lf_export.runtimes.onnx_graph import CONFIG_NAME, Graph
+from lf_export.runtimes.onnx_tokenizer import FolderTokenizer
 
 name = "onnx"
 
@@ -38,7 +38,7 @@ def open_session(path: Path, threads: int) -> "OnnxSession":
         StepError: ONNX Runtime cannot load the graph.
     """
     began = time.perf_counter()
-    tokenizer = _Tokenizer(path)
+    tokenizer = FolderTokenizer(path)
     return OnnxSession(path, Graph(path, threads), tokenizer, began)
 
 
@@ -57,7 +57,7 @@ class OnnxSession:
     Answers under way are the first rows of the graph's cache: one that ends gives its row to the last one.
     """
 
-    def __init__(self, path: Path, graph: Graph, tokenizer: "_Tokenizer", began: float) -> None:
+    def __init__(self, path: Path, graph: Graph, tokenizer: FolderTokenizer, began: float) -> None:
         facts = graph.facts
         self.name = name
         self.representative = not facts.cuda
@@ -208,40 +208,3 @@ class OnnxSession:
         ids = answer.ids
         kept = ids[:-1] if ids and ids[-1] in self.eos_ids else ids
         return Generation(tuple(ids), self.decode(kept), tuple(answer.times))
-
-
-class _Tokenizer:
-    """The folder's tokenizer: tokenizer.json by the `tokenizers` library alone, anything else by Transformers.
-
-    Raises:
-        InputError: there is none, or it cannot be read.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.eos_ids: frozenset[int] = frozenset()
-        self._tokenizer: Any
-        self._fast = (folder / "tokenizer.json").is_file()
-        if self._fast:
-            from tokenizers import Tokenizer  # noqa: PLC0415 - heavy
-
-            try:
-                self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            except Exception as error:  # the library raises plain Exception
-                raise InputError(f"{folder}: no tokenizer can be loaded: {error}") from error
-            return
-        # Transformers and torch would count in the artifact's memory: only where there is no other way.
-        from lf_export.runtimes.causal import load_tokenizer  # noqa: PLC0415
-
-        self._tokenizer = load_tokenizer(folder)
-        if isinstance(self._tokenizer.eos_token_id, int):
-            self.eos_ids = frozenset({self._tokenizer.eos_token_id})
-
-    def encode(self, text: str) -> list[int]:
-        if self._fast:
-            return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def decode(self, ids: Sequence[int]) -> str:
-        if self._fast:
-            return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))

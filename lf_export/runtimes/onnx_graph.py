@@ -4,6 +4,9 @@
 ones when past and present are bound to the same memory. How much of a row's buffer counts is the number of ones in its
 `attention_mask`: a row's tokens lie at its buffer's beginning, whatever the other rows' lengths are, so rows of
 different lengths are decoded together without padding on the left.
+
+A graph of standard operators alone (torch's exporter makes it, and its metadata says so) gives keys and values with the
+new ones appended instead. `onnx_appended` feeds it.
 """
 
 import json
@@ -16,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lf_export.errors import InputError, StepError
-from lf_export.quant.ort import open_graph
+from lf_export.quant.ort import APPENDED, CACHE_KEY, open_graph
 from lf_export.runtimes.base import Logits
+from lf_export.runtimes.onnx_appended import Appended
 
 CONFIG_NAME = "genai_config.json"
 
@@ -88,6 +92,8 @@ class Graph:
         self._positions = "position_ids" in types
         self._cache_dtype = _DTYPES[types["past_key_values.0.key"]]
         self._logits_dtype = _DTYPES[types["logits"]]
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self._appended = Appended() if metadata.get(CACHE_KEY) == APPENDED else None
         self._bound: tuple[int, int] | None = None
         self.make_room(1, 1)
 
@@ -104,11 +110,15 @@ class Graph:
         self._caches = [np.zeros(shape, self._cache_dtype) for _ in range(2 * facts.layers)]
         self._bound = None
         self._binding = self._session.io_binding()
+        if self._appended is not None:
+            self._appended.forget()
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Let row `target` begin with the first `length` tokens of row `source`."""
         for cache in self._caches:
             cache[target, :, :length] = cache[source, :, :length]
+        if self._appended is not None:
+            self._appended.forget()
 
     def extend(self, row: int, ids: Sequence[int], past: int, wanted: int) -> Logits:
         """Append `ids` to the `past` tokens of a row; returns the logits after the last `wanted` of them."""
@@ -134,9 +144,16 @@ class Graph:
         total = int(past.max()) + count
         if total > self._caches[0].shape[2]:
             raise ValueError(f"{total} tokens do not fit the room for {self._caches[0].shape[2]}")
-        mask = (np.arange(total)[None, :] < (past + count)[:, None]).astype(np.int64)
         logits = np.empty((rows, count, self.facts.vocab_size), self._logits_dtype)
-        self._bind_caches(first, rows)
+        places = np.arange(total)[None, :]
+        if self._appended is None:
+            mask = (places < (past + count)[:, None]).astype(np.int64)
+            self._bind_caches(first, rows)
+        else:
+            mask = (places >= (past.max() - past)[:, None]).astype(np.int64)
+            old = self._appended.past(self._caches, first, past)
+            new = [np.empty((*each.shape[:2], total, each.shape[3]), each.dtype) for each in old]
+            self._bind_parts(old, new)
         self._bind("input_ids", ids)
         self._bind("attention_mask", mask)
         if self._positions:
@@ -147,17 +164,22 @@ class Graph:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # its exceptions have no public base class
             raise StepError(f"ONNX Runtime cannot run the graph: {str(error).splitlines()[0]}") from error
+        if self._appended is not None:
+            self._appended.keep(self._caches, first, past, new)
         return logits
 
     def _bind_caches(self, first: int, rows: int) -> None:
         if self._bound == (first, rows):
             return
-        for layer in range(self.facts.layers):
-            for kind, cache in zip(("key", "value"), self._caches[2 * layer : 2 * layer + 2], strict=True):
-                part = cache[first : first + rows]
-                self._bind(f"past_key_values.{layer}.{kind}", part)
-                self._bind(f"present.{layer}.{kind}", part, output=True)
+        parts = [cache[first : first + rows] for cache in self._caches]
+        self._bind_parts(parts, parts)
         self._bound = (first, rows)
+
+    def _bind_parts(self, old: Sequence[npt.NDArray[Any]], new: Sequence[npt.NDArray[Any]]) -> None:
+        kinds = [f"{layer}.{kind}" for layer in range(self.facts.layers) for kind in ("key", "value")]
+        for kind, past, present in zip(kinds, old, new, strict=True):
+            self._bind(f"past_key_values.{kind}", past)
+            self._bind(f"present.{kind}", present, output=True)
 
     def _bind(self, name: str, array: npt.NDArray[Any], *, output: bool = False) -> None:
         """Bind the array's own memory, which must outlive the run."""

@@ -12,7 +12,7 @@ from walk_data import RandomData, random_data
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.errors import InputError, StepError
 from lf_export.formats import FORMATS
-from lf_export.formats import awq as module
+from lf_export.formats import awq_layers as module
 from lf_export.formats.awq import FORMAT
 from lf_export.formats.awq_plan import AwqOptions
 from lf_export.quant import awq_solve, dequantize_awq

@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from models import tiny_model
-from onnx_folders import CASES, DATA, Exported
+from onnx_folders import CASES, DATA, Exported, naive_weights
 from pydantic import ValidationError
 
 from lf_export.checkpoint.index import open_checkpoint
 from lf_export.errors import InputError, MissingError, StepError
 from lf_export.formats import FORMATS, onnx_graph, onnx_verify
-from lf_export.formats.onnx import FORMAT, OnnxOptions
+from lf_export.formats.onnx import FORMAT
 from lf_export.formats.onnx_import import plain_layer
+from lf_export.formats.onnx_options import OnnxOptions
 from lf_export.formats.onnx_verify import Expected, verify
 from lf_export.quant import ort
 
@@ -33,7 +33,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_graph_is_the_model(exported: Cases, name: str) -> None:
     facts = exported(name).facts
     verified = facts["verified"]
-    half = name in {"qwen2-fp16", "qwen3-cuda"}
+    half = name in {"qwen2-fp16", "gemma3-fp16", "qwen3-cuda"}
     assert verified["deviation"] < (0.02 if half else 1e-4)
     assert verified["greedy_tokens"] == 48
     assert verified["greedy_equal"] >= (46 if half else 48)
@@ -49,7 +49,7 @@ def _linears(name: str) -> list[str]:
 @pytest.mark.parametrize("name", ["llama3-int4", "qwen2-int4", "phi3-int8"])
 def test_the_weights_in_the_graph_are_our_own_bit_for_bit(exported: Cases, name: str) -> None:
     case = exported(name)
-    found = _naive_weights(case.folder / "model.onnx")
+    found = naive_weights(case.folder / "model.onnx")
     expected = case.weights
     assert found
     for node, W in found.items():
@@ -64,36 +64,6 @@ def test_the_weights_in_the_graph_are_our_own_bit_for_bit(exported: Cases, name:
             half = both.shape[0] // 2
             reference = both[:half] if kind == "gate_proj" else both[half:]
         np.testing.assert_array_equal(W, reference.numpy(), err_msg=node)
-
-
-def _naive_weights(graph: Path) -> dict[str, npt.NDArray[np.float32]]:
-    """Every quantized linear of a layer, one value at a time, by the operator's specification."""
-    import onnx
-
-    model = onnx.load(str(graph))
-    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    found = {}
-    for node in model.graph.node:
-        if node.op_type != "MatMulNBits" or node.name.startswith("/lm_head"):
-            continue
-        about = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
-        B, scales, zeros = (tensors[name] for name in node.input[1:4])
-        rows, width, bits, size = about["N"], about["K"], about["bits"], about["block_size"]
-        blocks = width // size
-        zeros = zeros.reshape(rows, -1)
-        W = np.empty((rows, width), np.float32)
-        for row in range(rows):
-            for column in range(width):
-                block, place = divmod(column, size)
-                q, zero = _value(B[row, block], place, bits), _value(zeros[row], block, bits)
-                W[row, column] = np.float32(q - zero) * scales.reshape(rows, blocks)[row, block]
-        found[node.name] = W
-    return found
-
-
-def _value(packed: npt.NDArray[np.uint8], place: int, bits: int) -> int:
-    byte, inside = divmod(place * bits, 8)
-    return int(packed[byte] >> inside) & (2**bits - 1)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -265,8 +235,13 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
         OnnxOptions(**options)
 
 
-def test_both_wheels_at_once_are_refused(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for wheel in ("onnxruntime", "onnxruntime_gpu"):
+@pytest.mark.parametrize(
+    "wheels", [("onnxruntime", "onnxruntime_gpu"), ("onnxruntime_genai", "onnxruntime_genai_cuda")], ids=str
+)
+def test_both_wheels_at_once_are_refused(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheels: tuple[str, str]
+) -> None:
+    for wheel in wheels:
         about = tmp_path / "site" / f"{wheel}-1.32.0.dist-info"
         about.mkdir(parents=True)
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {wheel}\nVersion: 1.32.0\n", encoding="utf-8")
@@ -274,17 +249,18 @@ def test_both_wheels_at_once_are_refused(tiny: Path, tmp_path: Path, monkeypatch
     ort.onnxruntime.cache_clear()
     out = tmp_path / "out"
     out.mkdir()
+    first, second = (wheel.replace("_", "-") for wheel in wheels)
     try:
-        with pytest.raises(MissingError, match="onnxruntime and onnxruntime-gpu are both installed") as caught:
+        with pytest.raises(MissingError, match=f"{first} and {second} are both installed") as caught:
             FORMAT.open(open_checkpoint(tiny), out, OnnxOptions(), "")
     finally:
         ort.onnxruntime.cache_clear()
     assert caught.value.hint is not None
-    assert caught.value.hint.startswith("pip uninstall --yes onnxruntime onnxruntime-gpu && pip install")
+    assert caught.value.hint.startswith(f"pip uninstall --yes {first} {second} && pip install")
 
 
 def test_no_wheel_at_all_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ort, "installed_wheels", list)
+    monkeypatch.setattr(ort, "installed_wheels", lambda *_: [])
     ort.onnxruntime.cache_clear()
     with pytest.raises(MissingError, match="onnxruntime is not installed"):
         ort.onnxruntime()

@@ -21,7 +21,7 @@ Cases = Callable[[str], Exported]
 PREFIX = [5, 17, 40, 41, 90]
 BRANCHES = [[7, 8, 9], [100], [20, 21, 22, 23, 24, 25]]
 GROUPS = [(PREFIX, BRANCHES), ([50], [[60, 61]]), ([3], []), (PREFIX * 3, [[9], [70, 71, 72, 73]]), ([], [[8, 9]])]
-EXACT = ("llama-fp32", "mistral-fp32")
+EXACT = ("llama-fp32", "mistral-fp32", "mistral-dynamo")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def _greedy(folder: Path, prompt: list[int], steps: int, ends: frozenset[int]) -
     return ids[len(prompt) :]
 
 
-@pytest.mark.parametrize("name", ["llama3-int4", "qwen2-int4", "qwen2-fp16", "qwen3-cuda", "phi3-int8"])
+@pytest.mark.parametrize("name", ["llama3-int4", "qwen2-int4", "qwen2-fp16", "gemma3-fp16", "qwen3-cuda", "phi3-int8"])
 def test_batched_answers_equal_answers_alone(exported: Cases, name: str) -> None:
     session = open_session(exported(name).folder, 1)
     together = session.generate(PREFIX, BRANCHES, 40)
@@ -140,7 +140,7 @@ def test_the_runtime_is_found_by_its_name_and_by_the_folder(exported: Cases) -> 
     assert not runtime("onnx").accepts(exported("llama-fp32").model)
 
 
-@pytest.mark.parametrize("module", ["onnx", "llamacpp"])
+@pytest.mark.parametrize("module", ["onnx", "genai", "llamacpp"])
 def test_torch_is_not_in_the_memory_of_a_runtime_that_does_without(module: str) -> None:
     code = f"import sys, lf_export.runtimes.worker, lf_export.runtimes.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
