@@ -1,6 +1,6 @@
 """Train the quickstart's adapter: a LoRA with which SmolLM2-135M-Instruct calls functions.
 
-    python recipes/quickstart/train_adapter.py --steps 900 --out FOLDER [--resume FOLDER]
+    python recipes/quickstart/train_adapter.py --steps 900 --out FOLDER [--resume FOLDER …]
 
 Data: the training split of `calibration/seeds/`, through `calibration/generator`, with fresh values and fresh blocks of
 functions at every step; nothing of the evaluation split. Several conversations stand behind one functions block and
@@ -192,7 +192,7 @@ def schedule(step: int, steps: int, hold: float) -> float:
     return min((step + 1) / 20, 1.0, max((steps - step) / ((1 - hold) * steps), 0.02))
 
 
-def build_model(base: Path, seed: int, resume: Path | None) -> Any:
+def build_model(base: Path, seed: int, resume: list[Path]) -> Any:
     """The bfloat16 base with a LoRA of rank 16 on the seven linears of each layer."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16, attn_implementation="packed")
@@ -200,13 +200,18 @@ def build_model(base: Path, seed: int, resume: Path | None) -> Any:
         r=16, lora_alpha=32, lora_dropout=0.0, bias="none", target_modules=LINEARS, task_type="CAUSAL_LM"
     )
     model = get_peft_model(model, config, autocast_adapter_dtype=False)
-    if resume is not None:
-        saved = load_file(resume / "adapter_model.safetensors")
+    if resume:
         names = {name.replace(".default.weight", ".weight"): weight for name, weight in model.named_parameters()}
         with torch.no_grad():
-            for name, tensor in saved.items():
+            for name, tensor in mean_of(resume).items():
                 names[name].copy_(tensor)
     return model
+
+
+def mean_of(adapters: list[Path]) -> dict[str, torch.Tensor]:
+    """The mean of adapters that were trained from one another, which is often better than each."""
+    saved = [load_file(adapter / "adapter_model.safetensors") for adapter in adapters]
+    return {name: torch.stack([each[name].float() for each in saved]).mean(0) for name in saved[0]}
 
 
 def save(model: Any, folder: Path) -> None:
@@ -233,7 +238,9 @@ def main() -> None:
     parser.add_argument("--most-tokens", type=int, default=900, help="tokens of a group at most")
     parser.add_argument("--fresh", action="store_true", help="renew values and enumerations: what is copied, not known")
     parser.add_argument("--first", type=float, default=1.0, help="weight of an answer's first token: call or prose")
-    parser.add_argument("--resume", type=Path, help="an adapter to go on from")
+    parser.add_argument(
+        "--resume", type=Path, nargs="+", default=[], help="an adapter to go on from, or several: their mean"
+    )
     parser.add_argument("--save-every", type=int, default=20)
     # One-threaded workers that meet once a step do not wait for each other inside every matrix product.
     parser.add_argument("--workers", type=int, default=2)
