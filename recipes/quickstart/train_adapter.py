@@ -286,6 +286,8 @@ def train(options: argparse.Namespace) -> None:
     split, chat = load_split("train"), load_chat("train")
     words = vocabulary(renderer.tokenizer) if options.fresh else None
     began, tokens, samples, recent = time.monotonic(), 0, 0, []
+    if worker == 0 and not options.steps:  # a mean as it is
+        save(model, options.out)
     for step in range(options.steps):
         for number in range(worker, options.groups, options.workers):
             # Its own seed for each group: the data do not depend on the number of workers.
