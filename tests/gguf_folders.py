@@ -10,8 +10,12 @@ import models
 import numpy as np
 import torch
 from safetensors.numpy import save_file
+from walk_data import random_data
 
+from lf_export.checkpoint.index import open_checkpoint
+from lf_export.formats.gguf import FORMAT, GgufOptions
 from lf_export.quant.moments import Moments
+from lf_export.walk.stream import walk
 from lf_export.walk.view import LayerView
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -115,3 +119,12 @@ def digest(path: Path) -> str:
 def fields_of(path: Path) -> dict[str, Any]:
     """The metadata of a GGUF as Python values."""
     return {key: field.contents() for key, field in gguf.GGUFReader(path).fields.items()}
+
+
+def write(model: Path, out: Path, *types: str, **options: Any) -> dict[str, Any]:
+    """Quantize a folder to files of `types` with random calibration data; what the manifest says."""
+    out.mkdir(exist_ok=True)
+    checkpoint = open_checkpoint(model)
+    target = FORMAT.open(checkpoint, out, GgufOptions(types=types, **options), "abc")
+    walk(checkpoint, random_data([40, 60, 50, 70] * 12), [target], dtype=torch.float32)
+    return target.finish()

@@ -1,6 +1,9 @@
 """An answer under way, among others that are written at the same time."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+from lf_export.runtimes.base import Generation
 
 
 @dataclass
@@ -24,3 +27,8 @@ class Answer:
         self.ids.append(token)
         self.times.append(now - self.began)
         self.over = token in ends or len(self.ids) >= most
+
+    def generation(self, ends: frozenset[int], decode: Callable[[Sequence[int]], str]) -> Generation:
+        """The answer as it is given: the text without an end token at its end."""
+        kept = self.ids[:-1] if self.ids and self.ids[-1] in ends else self.ids
+        return Generation(tuple(self.ids), decode(kept), tuple(self.times))

@@ -99,7 +99,7 @@ class CausalSession:
             if rows is not None:
                 self._take(rows, running, max_new_tokens)
             for number in [number for number, found in answers.items() if all(answer.over for answer in found)]:
-                yield number, [self._generation(answer) for answer in answers.pop(number)]
+                yield number, [answer.generation(self.eos_ids, self.decode) for answer in answers.pop(number)]
             if rows is not None and not all(answer.over for answer in running):
                 self._step(rows)
 
@@ -165,11 +165,6 @@ class CausalSession:
             logits_to_keep=1,
         )
         rows.take(output.logits[:, -1].argmax(dim=-1))
-
-    def _generation(self, answer: Answer) -> Generation:
-        ids = answer.ids
-        kept = ids[:-1] if ids and ids[-1] in self.eos_ids else ids
-        return Generation(tuple(ids), self.decode(kept), tuple(answer.times))
 
 
 def _of_like_length(lengths: Sequence[int]) -> list[list[int]]:

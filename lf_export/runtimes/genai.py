@@ -19,8 +19,11 @@ from lf_export.errors import InputError, MissingError, StepError
 from lf_export.quant.ort import onnxruntime
 from lf_export.runtimes.answers import Answer
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
-from lf_export.runtimes.onnx_graph import CONFIG_NAME, GraphFacts
+from lf_export.runtimes.onnx_graph import GraphFacts
+from lf_export.runtimes.onnx_session import FolderSession, accepts
 from lf_export.runtimes.onnx_tokenizer import FolderTokenizer
+
+__all__ = ["GenaiSession", "accepts", "name", "open_session"]
 
 name = "genai"
 
@@ -37,11 +40,6 @@ _SEARCH = {
     "no_repeat_ngram_size": 0,
     "repetition_penalty": 1.0,
 }
-
-
-def accepts(path: Path) -> bool:
-    """Whether `path` is a folder with a GenAI config."""
-    return (path / CONFIG_NAME).is_file()
 
 
 def open_session(path: Path, threads: int) -> "GenaiSession":
@@ -76,25 +74,16 @@ def open_session(path: Path, threads: int) -> "GenaiSession":
     return GenaiSession(path, model, facts, tokenizer, began)
 
 
-class GenaiSession:
+class GenaiSession(FolderSession):
     """Scores and answers with a decoder, one sequence at a time."""
 
     def __init__(self, path: Path, model: Any, facts: GraphFacts, tokenizer: FolderTokenizer, began: float) -> None:
+        super().__init__(path, facts, tokenizer)
         self.name = name
         self.representative = True
-        self.eos_ids = facts.eos_ids | tokenizer.eos_ids
-        self.vocab_size = facts.vocab_size
-        self._path, self._model, self._facts, self._tokenizer = path, model, facts, tokenizer
+        self._model = model
         self._sequence: _Sequence | None = None
         self.load_seconds = time.perf_counter() - began
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of `text`; special tokens are recognised, none is added."""
-        return self._tokenizer.encode(text)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens kept."""
-        return self._tokenizer.decode(ids)
 
     def score(self, prefix: Sequence[int], branches: Sequence[Sequence[int]], starts: Sequence[int]) -> list[Logits]:
         """See `Session.score`.
@@ -143,7 +132,7 @@ class GenaiSession:
             most = min(max_new_tokens, room - len(prefix) - len(branch))
             while not answer.over and len(answer.ids) < most:
                 answer.take(sequence.next(), time.perf_counter(), self.eos_ids, most)
-            found.append(self._generation(answer))
+            found.append(answer.generation(self.eos_ids, self.decode))
         return found
 
     def generate_groups(
@@ -157,19 +146,13 @@ class GenaiSession:
         for number, (prefix, branches) in enumerate(groups):
             yield number, self.generate(prefix, branches, max_new_tokens)
 
-    def generate_one(self, prompt: Sequence[int], max_new_tokens: int) -> Generation:
-        """See `Session.generate_one`."""
-        return self.generate((), [prompt], max_new_tokens)[0]
-
     def close(self) -> None:
         """Free the model."""
         self._sequence = self._model = None
 
     def _begun(self, shared: Sequence[int], length: int, room: int) -> "_Sequence":
         """A sequence of `shared` alone, with memory for `room` tokens; `length` is what will certainly be written."""
-        if length > self._facts.context:
-            message = f"{length} tokens are asked for, {self._path} has a context of {self._facts.context}"
-            raise InputError(message, "leave out the longest items")
+        self._check(length)
         if self._sequence is None or self._sequence.room < room:
             self._sequence = None  # its memory goes before another's comes
             self._sequence = _Sequence(self._model, room)
@@ -177,11 +160,6 @@ class GenaiSession:
         if shared:
             self._sequence.extend(shared, 0)
         return self._sequence
-
-    def _generation(self, answer: Answer) -> Generation:
-        ids = answer.ids
-        kept = ids[:-1] if ids and ids[-1] in self.eos_ids else ids
-        return Generation(tuple(ids), self.decode(kept), tuple(answer.times))
 
 
 class _Sequence:

@@ -14,19 +14,17 @@ import numpy as np
 from lf_export.errors import InputError
 from lf_export.runtimes.answers import Answer
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
-from lf_export.runtimes.onnx_graph import CONFIG_NAME, Graph
+from lf_export.runtimes.onnx_graph import Graph
+from lf_export.runtimes.onnx_session import FolderSession, accepts
 from lf_export.runtimes.onnx_tokenizer import FolderTokenizer
+
+__all__ = ["OnnxSession", "accepts", "name", "open_session"]
 
 name = "onnx"
 
 # As in the torch runtime: more rows cost little while reading the weights is what takes time.
 _MOST_ROWS = 32
 _CACHE_BYTES = 2 << 30
-
-
-def accepts(path: Path) -> bool:
-    """Whether `path` is a folder with a GenAI config."""
-    return (path / CONFIG_NAME).is_file()
 
 
 def open_session(path: Path, threads: int) -> "OnnxSession":
@@ -51,28 +49,18 @@ class _Row:
     room: int
 
 
-class OnnxSession:
+class OnnxSession(FolderSession):
     """Scores and answers with a decoder graph.
 
     Answers under way are the first rows of the graph's cache: one that ends gives its row to the last one.
     """
 
     def __init__(self, path: Path, graph: Graph, tokenizer: FolderTokenizer, began: float) -> None:
-        facts = graph.facts
+        super().__init__(path, graph.facts, tokenizer)
         self.name = name
-        self.representative = not facts.cuda
-        self.eos_ids = facts.eos_ids | tokenizer.eos_ids
-        self.vocab_size = facts.vocab_size
-        self._path, self._graph, self._tokenizer = path, graph, tokenizer
+        self.representative = not graph.facts.cuda
+        self._graph = graph
         self.load_seconds = time.perf_counter() - began
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of `text`; special tokens are recognised, none is added."""
-        return self._tokenizer.encode(text)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens kept."""
-        return self._tokenizer.decode(ids)
 
     def score(self, prefix: Sequence[int], branches: Sequence[Sequence[int]], starts: Sequence[int]) -> list[Logits]:
         """See `Session.score`; each branch is written over the one before it.
@@ -129,13 +117,9 @@ class OnnxSession:
                 rows += begun
             self._drop_finished(rows)
             for number in [number for number, found in answers.items() if all(answer.over for answer in found)]:
-                yield number, [self._generation(answer) for answer in answers.pop(number)]
+                yield number, [answer.generation(self.eos_ids, self.decode) for answer in answers.pop(number)]
             if rows:
                 self._advance(rows)
-
-    def generate_one(self, prompt: Sequence[int], max_new_tokens: int) -> Generation:
-        """See `Session.generate_one`."""
-        return self.generate((), [prompt], max_new_tokens)[0]
 
     def close(self) -> None:
         """Free the graph."""
@@ -198,13 +182,3 @@ class OnnxSession:
             if place < len(rows):
                 self._graph.copy(len(rows), place, last.length)
                 rows[place] = last
-
-    def _check(self, length: int) -> None:
-        if length > self._graph.facts.context:
-            message = f"{length} tokens are asked for, {self._path} has a context of {self._graph.facts.context}"
-            raise InputError(message, "leave out the longest items")
-
-    def _generation(self, answer: Answer) -> Generation:
-        ids = answer.ids
-        kept = ids[:-1] if ids and ids[-1] in self.eos_ids else ids
-        return Generation(tuple(ids), self.decode(kept), tuple(answer.times))

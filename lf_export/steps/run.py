@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lf_export.checkpoint.adapter import open_adapter
-from lf_export.checkpoint.index import open_checkpoint
+from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.errors import InputError, StepError
 from lf_export.progress import say
 from lf_export.recipe import Recipe, load_recipe
@@ -192,6 +192,14 @@ def _weights(recipe: Recipe) -> tuple[float, ...]:
     return tuple(source.weight for source in recipe.adapters)
 
 
+def _checkpoint(inputs: _Inputs) -> Checkpoint | None:
+    """The base as the merge will see it, None while a script has not made it."""
+    if inputs.base is None:
+        return None
+    base = open_checkpoint(inputs.base)
+    return dequantized(base) if inputs.recipe.merge.dequantize_base else base
+
+
 def _known_base(inputs: _Inputs) -> Path:
     if inputs.base is None:
         raise StepError("the base model is not prepared")
@@ -201,9 +209,7 @@ def _known_base(inputs: _Inputs) -> Path:
 def _steps(inputs: _Inputs) -> list[Step]:
     """Every step in order; wrong models, adapters and options are found here, before any work."""
     recipe, output = inputs.recipe, inputs.output
-    base = open_checkpoint(inputs.base) if inputs.base is not None else None
-    if base is not None and recipe.merge.dequantize_base:
-        base = dequantized(base)
+    base = _checkpoint(inputs)
     for adapter in inputs.adapters:
         open_adapter(adapter)
     files = [fingerprint(path) for path in ([inputs.base] if inputs.base else []) + list(inputs.adapters)]
@@ -239,11 +245,9 @@ def _timed(inputs: _Inputs, steps: list[Step]) -> list[Step]:
     """The steps with how long the targets that are still to do will take, where the base is there to count from."""
     names = {step.name for step in steps if not step.done}
     waiting = [plan for plan in _targets(inputs) if plan.name in names]
-    if inputs.base is None or not waiting:
+    base = _checkpoint(inputs)
+    if base is None or not waiting:
         return steps
-    base = open_checkpoint(inputs.base)
-    if inputs.recipe.merge.dequantize_base:
-        base = dequantized(base)
     seconds = estimate.quantize_seconds(base, waiting, inputs.recipe, inputs.threads)
     return [replace(step, seconds=seconds.get(step.name)) for step in steps]
 

@@ -9,17 +9,12 @@ import models
 import numpy as np
 import pytest
 import torch
-from walk_data import random_data
 
 from lf_export.checkpoint.index import open_checkpoint
 from lf_export.formats import gguf_gptq
-from lf_export.formats.gguf import FORMAT, GgufOptions
 from lf_export.formats.gguf_writer import interleave
 from lf_export.quant.ggml import TYPES
 from lf_export.quant.ggml_blocks import decode
-from lf_export.walk.stream import walk
-
-DATA = random_data([40, 60, 50, 70] * 12)
 
 
 @pytest.fixture(scope="module")
@@ -28,18 +23,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models.tiny_model(folder, hidden_size=128, intermediate_size=256, head_dim=32)
 
 
-def write(model: Path, out: Path, *types: str, **options: Any) -> dict[str, Any]:
-    out.mkdir(exist_ok=True)
-    checkpoint = open_checkpoint(model)
-    target = FORMAT.open(checkpoint, out, GgufOptions(types=types, **options), "abc")
-    walk(checkpoint, DATA, [target], dtype=torch.float32)
-    return target.finish()
-
-
 @pytest.fixture(scope="module")
 def written(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("out")
-    return out, write(model, out, "Q4_0", "Q4_K_M", "Q8_0", "F16")
+    return out, gguf_folders.write(model, out, "Q4_0", "Q4_K_M", "Q8_0", "F16")
 
 
 def test_each_linear_says_how_it_was_rounded_and_what_it_cost(written: tuple[Path, dict[str, Any]]) -> None:
@@ -61,7 +48,7 @@ def test_each_linear_says_how_it_was_rounded_and_what_it_cost(written: tuple[Pat
 def test_only_the_codes_differ_from_the_file_of_the_importance_matrix(
     model: Path, written: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    facts = write(model, tmp_path, "Q4_0", "Q4_K_M", method="imatrix")
+    facts = gguf_folders.write(model, tmp_path, "Q4_0", "Q4_K_M", method="imatrix")
     assert "linears" not in facts["files"]["m-Q4_0.gguf"]
     changed = 0
     for file in ("m-Q4_0.gguf", "m-Q4_K_M.gguf"):
@@ -93,7 +80,7 @@ def test_rows_of_q_and_k_are_interleaved_before_they_are_rounded(
 def test_a_file_has_the_same_bytes_alone_and_with_others(
     model: Path, written: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    write(model, tmp_path, "Q4_K_M")
+    gguf_folders.write(model, tmp_path, "Q4_K_M")
     assert (tmp_path / "m-Q4_K_M.gguf").read_bytes() == (written[0] / "m-Q4_K_M.gguf").read_bytes()
 
 
@@ -108,12 +95,12 @@ def test_a_type_that_two_files_share_is_solved_once(
         return real(self, weights, kind, importance)
 
     monkeypatch.setattr(gguf_gptq.Compensator, "solve", counted)
-    write(model, tmp_path, "Q4_K_M", "Q4_K_S", "Q5_0")
+    gguf_folders.write(model, tmp_path, "Q4_K_M", "Q4_K_S", "Q5_0")
     assert len(solved) == len(set(solved))
 
 
 def test_codebooks_of_vectors_are_left_to_llama_cpp(tmp_path: Path) -> None:
     wide = models.tiny_model(tmp_path / "wide", hidden_size=256, intermediate_size=256, head_dim=64)
-    facts = write(wide, tmp_path / "out", "IQ3_S")
+    facts = gguf_folders.write(wide, tmp_path / "out", "IQ3_S")
     assert facts["files"]["wide-IQ3_S.gguf"]["tensors"]["IQ3_S"] > 10
     assert not facts["files"]["wide-IQ3_S.gguf"].get("linears")

@@ -7,9 +7,7 @@ import gguf_folders
 import models
 import numpy as np
 import pytest
-import torch
 from pydantic import ValidationError
-from walk_data import random_data
 
 from lf_export.checkpoint.index import open_checkpoint
 from lf_export.errors import InputError
@@ -17,9 +15,6 @@ from lf_export.formats.gguf import FORMAT, GgufOptions
 from lf_export.formats.gguf_arch import plan_tensors
 from lf_export.formats.gguf_plan import plan_file
 from lf_export.formats.gguf_types import SCHEMES
-from lf_export.walk.stream import walk
-
-DATA = random_data([40, 60, 50, 70] * 12)
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +28,6 @@ def found(model: Path, overrides: Any, scheme: str = "Q4_0", method: Any = "gptq
     options = GgufOptions(overrides=overrides)
     planned = plan_file(plan_tensors(checkpoint), SCHEMES[scheme], checkpoint, method, options.overrides)
     return {each.tensor.name.removesuffix(".weight"): (each.kind.name, each.method) for each in planned}
-
-
-def write(model: Path, out: Path, *types: str, **options: Any) -> dict[str, Any]:
-    out.mkdir(exist_ok=True)
-    checkpoint = open_checkpoint(model)
-    target = FORMAT.open(checkpoint, out, GgufOptions(types=types, **options), "abc")
-    walk(checkpoint, DATA, [target], dtype=torch.float32)
-    return target.finish()
 
 
 def test_the_last_pattern_that_matches_wins_key_by_key(model: Path) -> None:
@@ -90,10 +77,10 @@ def test_calibration_is_asked_for_where_an_override_needs_it(model: Path, tmp_pa
 
 def test_each_tensor_has_the_bytes_of_a_file_where_all_are_as_it_is(model: Path, tmp_path: Path) -> None:
     overrides = {"*.ffn_down": {"method": "imatrix"}, "*.ffn_up": {"type": "Q5_0"}, "*.attn_v": {"method": "rtn"}}
-    facts = write(model, tmp_path / "mixed", "Q4_0", overrides=overrides)["files"]["m-Q4_0.gguf"]
+    facts = gguf_folders.write(model, tmp_path / "mixed", "Q4_0", overrides=overrides)["files"]["m-Q4_0.gguf"]
     mixed = gguf_folders.tensors_of(tmp_path / "mixed/m-Q4_0.gguf")
     for method in ("gptq", "imatrix", "rtn"):
-        write(model, tmp_path / method, "Q4_0", "Q5_0", method=method)
+        gguf_folders.write(model, tmp_path / method, "Q4_0", "Q5_0", method=method)
     for part, folder, scheme in (
         ("ffn_gate", "gptq", "Q4_0"),
         ("ffn_down", "imatrix", "Q4_0"),

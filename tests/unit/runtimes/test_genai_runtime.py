@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx_folders import Exported
 
-from lf_export.errors import InputError, MissingError, StepError
+from lf_export.errors import MissingError, StepError
 from lf_export.quant import ort
 from lf_export.runtimes import default_runtime, genai, runtime
 from lf_export.runtimes.child import ChildSession
@@ -86,29 +86,6 @@ def test_each_answer_has_a_time_for_each_token_and_waits_for_no_other(session: G
         assert list(answer.times) == sorted(answer.times)
         assert answer.times[0] > 0
     assert answers[2].times[0] < answers[0].times[-1] + answers[1].times[-1]
-
-
-def test_token_ids_are_the_models(exported: Cases, session: GenaiSession) -> None:
-    text = '<|im_start|>user\nThe weather in Paris, 25 °C?<|im_end|>\n{"name": "get_weather"}'
-    assert session.encode(text) == runtime("torch").open_session(exported("llama-fp32").model, 1).encode(text)
-    assert session.decode(session.encode(text)) == text
-
-
-def test_an_answer_is_cut_at_the_context_and_a_longer_prompt_is_refused(session: GenaiSession) -> None:
-    session.eos_ids = frozenset()
-    try:
-        assert len(session.generate_one([7] * 505, 40).ids) == 7
-    finally:
-        session.eos_ids = frozenset({2})
-    with pytest.raises(InputError, match=r"601 tokens are asked for, .* has a context of 512"):
-        session.generate_one([7] * 600, 4)
-
-
-def test_an_empty_prompt_is_refused(session: GenaiSession) -> None:
-    with pytest.raises(InputError, match="an empty prompt cannot be continued"):
-        session.generate([], [[]], 4)
-    with pytest.raises(InputError, match="cannot be scored from its first token"):
-        session.score([], [[4, 5]], [0])
 
 
 def test_a_graph_for_cuda_is_refused_where_the_provider_is_not_there(exported: Cases) -> None:

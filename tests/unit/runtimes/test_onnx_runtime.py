@@ -106,28 +106,6 @@ def test_times_grow_and_an_end_token_is_not_in_the_text(session: OnnxSession) ->
     assert answer.text == session.decode(answer.ids)
 
 
-def test_token_ids_are_the_models(exported: Cases, session: OnnxSession) -> None:
-    text = '<|im_start|>user\nThe weather in Paris, 25 °C?<|im_end|>\n{"name": "get_weather"}'
-    assert session.encode(text) == _torch(exported("llama-fp32")).encode(text)
-    assert session.decode(session.encode(text)) == text
-    assert session.eos_ids == {2}
-
-
-def test_an_answer_is_cut_at_the_context_and_a_longer_prompt_is_refused(session: OnnxSession) -> None:
-    session.eos_ids = frozenset()
-    try:
-        assert len(session.generate_one([7] * 505, 40).ids) == 7
-    finally:
-        session.eos_ids = frozenset({2})
-    with pytest.raises(InputError, match=r"601 tokens are asked for, .* has a context of 512"):
-        session.generate_one([7] * 600, 4)
-
-
-def test_an_empty_prompt_is_refused(session: OnnxSession) -> None:
-    with pytest.raises(InputError, match="an empty prompt cannot be continued"):
-        session.generate([], [[]], 4)
-
-
 @pytest.mark.parametrize(("name", "representative"), [("llama-fp32", True), ("qwen3-cuda", False)])
 def test_only_a_graph_for_the_cpu_says_something_about_speed(exported: Cases, name: str, representative: bool) -> None:
     assert open_session(exported(name).folder, 1).representative is representative
