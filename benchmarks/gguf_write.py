@@ -15,13 +15,12 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 from charged import charged
-from ran import environment, show_environment
+from ran import environment, medians_of, show_environment
 from random_model import Shape, make
 
 FULL = Shape(layers=24, hidden=1024, inner=2816, heads=16, kv_heads=4, vocabulary=32000)
@@ -140,7 +139,7 @@ def measure(model: Path, folder: Path, options: argparse.Namespace, imatrix: boo
             if run:  # the first run warms the page cache
                 raw[arm].append(values)
     child(["--task", "compare", *common], options.threads)
-    medians = {arm: {key: statistics.median(v[key] for v in raw[arm]) for key in raw[arm][0]} for arm in ARMS}
+    medians = medians_of(raw)
     ratios = {key: medians["direct"][key] / medians["via-f16"][key] for key in medians["direct"]}
     return {"raw": raw, "medians": medians, "ratios": ratios}
 

@@ -15,13 +15,12 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 from charged import charged
-from ran import environment, show_data, show_environment
+from ran import add_run_options, environment, leave, medians_of, show_data, show_environment
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "calibration"
@@ -166,7 +165,7 @@ def measure(options: argparse.Namespace, folder: Path, peers: Path | None) -> di
             print(f"run {run} {arm}: " + ", ".join(f"{key} {value:.1f}" for key, value in values.items()), flush=True)
             if run >= options.warmup:
                 raw[arm].append(values)
-    medians = {arm: {key: statistics.median(v[key] for v in raw[arm]) for key in raw[arm][0]} for arm in arms}
+    medians = medians_of(raw)
     for arm in arms:
         scores = folder / f"{arm}.npy"
         if arm == "llmcompressor":
@@ -214,19 +213,11 @@ def report(result: dict[str, Any]) -> bool:
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lf-export" / "benchmarks" / "gptq"
     parser.add_argument("--model", type=Path, required=True, help="a merged model folder")
-    parser.add_argument("--peers", type=Path, default=os.environ.get("LF_EXPORT_PEERS"), help="the peers' environment")
     parser.add_argument("--method", choices=tuple(OPTIONS), default="gptq")
-    parser.add_argument("--num-samples", type=int, default=32, help="conversations to calibrate with")
     parser.add_argument("--num-heldout", type=int, default=32, help="conversations to measure the damage on")
-    parser.add_argument("--runs", type=int, default=3, help="measured runs of each")
-    parser.add_argument("--warmup", type=int, default=1, help="runs before those")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--json", type=Path, help="write the raw values there")
-    parser.add_argument("--cache", type=Path, default=default, help="where inputs and results lie")
+    add_run_options(parser, "gptq")
     parser.add_argument("--task", choices=("prepare", "quantize", "logits"), help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.task == "prepare":
         return prepare(options.model, options.cache, options.num_samples, options.num_heldout)
@@ -247,9 +238,7 @@ def main() -> None:
         **environment("lf-export", "torch", "transformers"),
     }
     met = report(result)
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    sys.exit(0 if met else 1)
+    return leave(result, options.json, met=met)
 
 
 if __name__ == "__main__":

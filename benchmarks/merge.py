@@ -13,14 +13,13 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from charged import charged
-from ran import environment, show_environment
+from ran import environment, medians_of, show_environment
 
 FULL = {
     "hidden_size": 2048,
@@ -163,7 +162,7 @@ def measure(folder: Path, runs: int, threads: int) -> dict[str, Any]:
             values = child(side, folder, threads, f"out-{side}")
             if run:  # the first run warms the page cache
                 raw[side].append(values)
-    medians = {side: {key: statistics.median(v[key] for v in raw[side]) for key in raw[side][0]} for side in SIDES}
+    medians = medians_of(raw)
     ratios = {key: medians["peft"][key] / medians["lf-export"][key] for key in medians["peft"]}
     return {"raw": raw, "medians": medians, "ratios": ratios}
 

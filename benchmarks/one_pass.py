@@ -16,13 +16,12 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 from gptq import HERE, OPTIONS, child
-from ran import environment, show_environment
+from ran import add_run_options, environment, leave, medians_of, show_environment
 
 OURS, BOUND = "lf-export", 0.5
 PEERS = ("gptqmodel gptq", "gptqmodel awq", "convert, quantize Q4_K_M", "genai builder int4")
@@ -78,7 +77,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             print(f"run {run} {arm}: " + ", ".join(f"{key} {value:.1f}" for key, value in values.items()), flush=True)
             if run >= options.warmup:
                 raw[arm].append(values)
-    medians = {arm: {key: statistics.median(v[key] for v in raw[arm]) for key in raw[arm][0]} for arm in raw}
+    medians = medians_of(raw)
     total = {key: sum(medians[arm][key] for arm in PEERS) for key in ("wall_s", "cpu_s")}
     ratios = {key: medians[OURS][key] / total[key] for key in total}
     data = json.loads((options.cache / "data.json").read_text())
@@ -103,17 +102,9 @@ def report(result: dict[str, Any]) -> bool:
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lf-export" / "benchmarks" / "one-pass"
     parser.add_argument("--model", type=Path, required=True, help="a merged model folder")
-    parser.add_argument("--peers", type=Path, default=os.environ.get("LF_EXPORT_PEERS"), help="the peers' environment")
-    parser.add_argument("--num-samples", type=int, default=32, help="conversations to calibrate with")
-    parser.add_argument("--runs", type=int, default=3, help="measured runs of each")
-    parser.add_argument("--warmup", type=int, default=1, help="runs before those: gptqmodel compiles C++ then")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--json", type=Path, help="write the raw values there")
-    parser.add_argument("--cache", type=Path, default=default, help="where inputs and results lie")
+    add_run_options(parser, "one-pass")
     parser.add_argument("--task", choices=("quantize",), help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.task:
         return quantize(options.model, options.cache, options.out, options.threads)
@@ -128,9 +119,7 @@ def main() -> None:
         **environment("lf-export", "torch", "transformers", "gguf", "onnxruntime-genai"),
     }
     met = report(result)
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    sys.exit(0 if met else 1)
+    return leave(result, options.json, met=met)
 
 
 if __name__ == "__main__":
