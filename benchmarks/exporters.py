@@ -38,6 +38,7 @@ def export(model: Path, out: Path, exporter: str, precision: str, threads: int) 
     else:
         asked = onnx_build.builder_options("float", tied=checkpoint.tied, accuracy_level=None)
         onnx_build.build(model, out, scratch, route(precision, "cpu"), asked, threads)
+        onnx_build.aim_at(out, "cpu")
     copy_companions(model, out)
 
 
