@@ -22,7 +22,9 @@ def gptqmodel(model: str, data: list[list[int]], out: str, method: str) -> None:
     kind = {"quant_method": METHOD.AWQ, "format": FORMAT.GEMM} if method == "awq" else {"sym": True}
     config = QuantizeConfig(bits=BITS, group_size=GROUP_SIZE, **kind)
     loaded = GPTQModel.load(model, config, device="cpu", backend=BACKEND.AUTO)
-    loaded.quantize([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in data], batch_size=1)
+    samples = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in data]
+    # left to itself it takes a kernel for AWQ that needs CUDA
+    loaded.quantize(samples, batch_size=1, backend=BACKEND.AWQ_TORCH if method == "awq" else BACKEND.AUTO)
     loaded.save(out)
 
 

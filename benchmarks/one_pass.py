@@ -62,7 +62,7 @@ def commands(options: argparse.Namespace, out: Path) -> dict[str, list[str]]:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Run all arms in turn; the raw values, their medians, the peers' sum, and ratios to it."""
-    sizes = ["--num-samples", str(options.num_samples), "--num-heldout", "1"]
+    sizes = ["--num-samples", str(options.num_samples), "--num-heldout", "8"]
     prepare = [sys.executable, str(HERE / "gptq.py"), "--model", str(options.model), "--cache", str(options.cache)]
     child([*prepare, "--task", "prepare", *sizes], options.threads, options.cache / "prepare.log")
     out = options.cache / "out"

@@ -22,8 +22,8 @@ from lf_export.formats.onnx_verify import Expected, verify
 from lf_export.progress import say
 from lf_export.quant.gptq import rtn
 from lf_export.quant.solve import Solution, quantize_group
-from lf_export.walk.decoder import attention_windows
 from lf_export.walk.view import LayerView
+from lf_export.walk.windows import attention_windows
 
 # Inside of the staging folder: what only the exporter reads.
 _SCRATCH = ".builder"

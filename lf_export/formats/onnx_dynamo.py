@@ -8,7 +8,7 @@ from typing import Any
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.errors import InputError
 from lf_export.formats.onnx_child import CONFIG_NAME, GRAPH_NAME, run_exporter
-from lf_export.walk.decoder import attention_windows
+from lf_export.walk.windows import attention_windows
 
 # What genai_config.json says where the model says nothing else: greedy, and nothing that changes logits.
 _SEARCH = {

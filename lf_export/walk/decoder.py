@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
 from lf_export.checkpoint.index import Checkpoint
@@ -13,6 +13,7 @@ from lf_export.checkpoint.reader import TORCH_DTYPES, check_finite
 from lf_export.errors import InputError
 from lf_export.walk.experts import separate
 from lf_export.walk.families import Family
+from lf_export.walk.windows import attention_window, config_of
 
 # Rows of the embedding that are read at once.
 _EMBEDDING_ROWS = 16384
@@ -28,7 +29,7 @@ class Decoder:
         self.checkpoint = checkpoint
         self.family = family
         self.device = device
-        self._config = _config_of(checkpoint)
+        self._config = config_of(checkpoint)
         skeleton = _skeleton(self._config)
         self._layer_class = type(skeleton.layers[0])
         self._rotary = type(skeleton.rotary_emb)(self._config).to(device)
@@ -92,7 +93,8 @@ class Decoder:
         return self._positions[length, kind]
 
     def _mask(self, index: int, hidden: torch.Tensor, positions: torch.Tensor) -> Any:
-        create = create_causal_mask if _window(self._config, index) is None else create_sliding_window_causal_mask
+        window = attention_window(self._config, index)
+        create = create_causal_mask if window is None else create_sliding_window_causal_mask
         return create(
             config=self._config, inputs_embeds=hidden, attention_mask=None, past_key_values=None, position_ids=positions
         )
@@ -107,29 +109,6 @@ class Decoder:
             if name in held and held[name] != shape
         ]
         return InputError.of([f"{self.checkpoint.root}: {problem}" for problem in problems])
-
-
-def attention_windows(checkpoint: Checkpoint) -> list[int | None]:
-    """How many tokens back each layer looks, itself included; None where it looks at all."""
-    config = _config_of(checkpoint)
-    return [_window(config, index) for index in range(config.num_hidden_layers)]
-
-
-def _window(config: Any, index: int) -> int | None:
-    types = getattr(config, "layer_types", None)
-    window: int | None = getattr(config, "sliding_window", None)
-    return window if not types or types[index] == "sliding_attention" else None
-
-
-def _config_of(checkpoint: Checkpoint) -> Any:
-    fields = {name: value for name, value in checkpoint.config.items() if name != "model_type"}
-    if "quantization_config" in fields:
-        raise InputError(
-            f"{checkpoint.root}: the model is quantized already", "quantize the merged model that it was made from"
-        )
-    config = AutoConfig.for_model(checkpoint.config["model_type"], **fields)
-    config._attn_implementation = "sdpa"  # noqa: SLF001 - what from_pretrained(attn_implementation=) sets
-    return config
 
 
 def _skeleton(config: Any) -> Any:

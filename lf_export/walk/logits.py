@@ -8,7 +8,6 @@ import torch
 
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.quant.gptq import Quantized, dequantize
-from lf_export.walk.decoder import Decoder
 from lf_export.walk.families import family_of, num_layers
 from lf_export.walk.weights import LayerWeights
 
@@ -39,6 +38,9 @@ def logits_of(
     Raises:
         InputError: an architecture that the walk does not know, or weights that are not finite.
     """
+    # transformers takes seconds to import and 100 MB, also for those that import the formats and compare no logits
+    from lf_export.walk.decoder import Decoder  # noqa: PLC0415
+
     device = torch.device("cpu")
     decoder = Decoder(checkpoint, family_of(checkpoint.config), device)
     with torch.no_grad():

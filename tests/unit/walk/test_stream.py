@@ -140,7 +140,7 @@ def test_without_a_need_for_moments_nothing_runs(model: Path) -> None:
 
 
 def test_a_walk_without_a_forward_does_not_import_transformers() -> None:
-    code = "import sys, lf_export.walk.stream; sys.exit('transformers' in sys.modules)"
+    code = "import sys, lf_export.walk.stream, lf_export.formats; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
