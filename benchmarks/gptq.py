@@ -63,22 +63,13 @@ def prepare(model: Path, folder: Path, num_samples: int, num_heldout: int) -> No
 
 
 def quantize(model: Path, folder: Path, out: Path, threads: int, method: str) -> None:
-    """Our side: the walk with one target."""
-    import torch
-
+    """Our side, as `lf-export quantize` does it: journal, digests and manifest included."""
     from lf_export.calibration.build import CalibrationSet
     from lf_export.checkpoint.index import open_checkpoint
-    from lf_export.formats import FORMATS
-    from lf_export.walk.stream import walk
+    from lf_export.steps.quantize import TargetPlan, quantize_targets
 
-    torch.set_num_threads(threads)
-    data = CalibrationSet.load(folder / "calibration")
-    checkpoint = open_checkpoint(model)
-    out.mkdir()
-    kind = FORMATS[method]
-    target = kind.open(checkpoint, out, kind.options(**OPTIONS[method]), data.digest)
-    walk(checkpoint, data, [target])
-    target.finish()
+    plan = TargetPlan(method, method, out, OPTIONS[method], "m")
+    quantize_targets(open_checkpoint(model), [plan], CalibrationSet.load(folder / "calibration"), threads=threads)
 
 
 def logits(model: Path, folder: Path, out: Path) -> None:

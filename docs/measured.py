@@ -73,8 +73,14 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _merge(result: Mapping[str, Any]) -> list[list[str]]:
     what = f"merge, 1.1B bf16, {result['gigabytes']:.1f} GB"
-    names = {"peft": "PEFT load + merge + save", "lf-export": "lf-export"}
-    return [_row(f"{what}: {names[side]}", values, "merge.py") for side, values in result["medians"].items()]
+    names = {
+        "peft": "PEFT load + merge + save",
+        "lf-export": "lf-export",
+        "start": "of this, start of Python and torch",
+        "copy": "copy of the same bytes + fsync",
+    }
+    medians = result["medians"]
+    return [_row(f"{what}: {name}", medians[side], "merge.py") for side, name in names.items() if side in medians]
 
 
 def _gguf(result: Mapping[str, Any]) -> list[list[str]]:

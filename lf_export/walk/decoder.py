@@ -16,7 +16,7 @@ from lf_export.walk.families import Family
 from lf_export.walk.windows import attention_window, config_of
 
 # Rows of the embedding that are read at once.
-_EMBEDDING_ROWS = 16384
+_EMBEDDING_ROWS = 4096
 
 
 class Decoder:
