@@ -7,9 +7,10 @@ margin; there each endpoint is one more chance of a false alarm, so those tests 
 else is INCONCLUSIVE. No evidence is never a PASS.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import ceil
 from statistics import NormalDist
 
 from lf_export.stats import PairedCounts, holm, items_for_pass, mcnemar, score_statistic, tango_bounds
@@ -34,6 +35,7 @@ class EndpointVerdict:
     """The verdict on one endpoint, with what it rests on. Rates, losses and bounds are shares of items.
 
     Attributes:
+        design_effect: how many times larger the variance of the loss is than with independent items.
         lower: one-sided Tango bound of the loss at the level that Holm gives this endpoint; FAIL when over the margin.
         upper: one-sided Tango bound of the loss at alpha; PASS needs it under the margin.
         p_over_margin: Holm-adjusted p-value of "the loss is at most the margin".
@@ -44,6 +46,7 @@ class EndpointVerdict:
     """
 
     name: str
+    margin: float
     verdict: Verdict
     n: int
     lost: int
@@ -51,6 +54,7 @@ class EndpointVerdict:
     baseline_rate: float
     candidate_rate: float
     loss: float
+    design_effect: float
     lower: float
     upper: float
     p_over_margin: float
@@ -73,8 +77,10 @@ def judge_artifact(
     no_call: PairedCounts,
     *,
     margin: float = 0.05,
+    margins: Mapping[str, float] | None = None,
     alpha: float = 0.05,
     baseline_floor: float = 0.25,
+    min_items: int = 1,
     problems: Sequence[str] = (),
 ) -> GateVerdict:
     """Judge one artifact on strict call success and correct abstention.
@@ -83,18 +89,22 @@ def judge_artifact(
         calls: call items, "right" being a strict exact call.
         no_call: items that no function serves, "right" being a prose answer.
         margin: the largest loss that is accepted, as a share of items.
+        margins: another margin for an endpoint, by its name.
         alpha: one-sided error rate, between 0 and 0.5.
         baseline_floor: an endpoint on which the baseline itself is right less often than this cannot pass:
             what does not work cannot be shown to have survived.
+        min_items: an endpoint with fewer items cannot pass.
         problems: hard floors that broke, in words (does not load, NaN, token ids differ, loops); any of them is a FAIL.
 
     Raises:
         ValueError: `margin` or `alpha` is outside its range.
     """
-    if not 0 < margin < 1:
-        raise ValueError(f"the margin must lie between 0 and 1, not {margin}")
     named = {STRICT_CALL: calls, ABSTENTION: no_call}
-    raw = [_p_over_margin(counts, margin) for counts in named.values()]
+    accepted = {name: (margins or {}).get(name, margin) for name in named}
+    for each in accepted.values():
+        if not 0 < each < 1:
+            raise ValueError(f"the margin must lie between 0 and 1, not {each}")
+    raw = [_p_over_margin(counts, accepted[name]) for name, counts in named.items()]
     adjusted = holm(raw)
     rejected = sum(p <= alpha for p in adjusted)
     endpoints = []
@@ -104,7 +114,16 @@ def judge_artifact(
         rank = sorted(range(len(raw)), key=raw.__getitem__).index(index)
         lower = tango_bounds(counts, alpha / (len(raw) - min(rank, rejected)))[0]
         endpoints.append(
-            _judge_endpoint(name, counts, margin, alpha, lower=lower, p=adjusted[index], floor=baseline_floor)
+            _judge_endpoint(
+                name,
+                counts,
+                accepted[name],
+                alpha,
+                lower=lower,
+                p=adjusted[index],
+                floor=baseline_floor,
+                min_items=min_items,
+            )
         )
     verdict = Verdict.FAIL if problems else overall([endpoint.verdict for endpoint in endpoints])
     return GateVerdict(verdict, tuple(endpoints), tuple(problems))
@@ -129,7 +148,15 @@ def _p_over_margin(counts: PairedCounts, margin: float) -> float:
 
 
 def _judge_endpoint(
-    name: str, counts: PairedCounts, margin: float, alpha: float, *, lower: float, p: float, floor: float
+    name: str,
+    counts: PairedCounts,
+    margin: float,
+    alpha: float,
+    *,
+    lower: float,
+    p: float,
+    floor: float,
+    min_items: int,
 ) -> EndpointVerdict:
     upper = tango_bounds(counts, alpha)[1]
     needed = None
@@ -143,6 +170,10 @@ def _judge_endpoint(
     elif counts.baseline_rate < floor:
         verdict = Verdict.INCONCLUSIVE
         reason = f"the baseline is right on {counts.baseline_rate:.1%} only, under the floor of {floor:.0%}"
+    elif counts.n < min_items:
+        verdict = Verdict.INCONCLUSIVE
+        needed = max(min_items, _items_needed(counts, margin, alpha) or 0)
+        reason = f"only {counts.n} items were judged, at least {min_items} are asked"
     elif upper < margin:
         verdict = Verdict.PASS
         reason = f"the loss is under the margin: at most {_points(upper)}, {_points(margin)} accepted"
@@ -153,6 +184,7 @@ def _judge_endpoint(
         reason += f"about {needed} items would tell" if needed else "the observed loss is not under the margin"
     return EndpointVerdict(
         name=name,
+        margin=margin,
         verdict=verdict,
         n=counts.n,
         lost=counts.lost,
@@ -160,6 +192,7 @@ def _judge_endpoint(
         baseline_rate=counts.baseline_rate,
         candidate_rate=counts.candidate_rate,
         loss=counts.loss,
+        design_effect=counts.design_effect,
         lower=lower,
         upper=upper,
         p_over_margin=p,
@@ -172,7 +205,7 @@ def _judge_endpoint(
 def _items_needed(counts: PairedCounts, margin: float, alpha: float) -> int | None:
     """Items for a PASS with 80 % probability, if flips stay as frequent as seen and a seen loss is the true one."""
     needed = items_for_pass(margin, counts.discordance, loss=max(counts.loss, 0.0), alpha=alpha)
-    return None if needed is None else max(needed, counts.n + 1)
+    return None if needed is None else max(ceil(needed * counts.design_effect), counts.n + 1)
 
 
 def _points(share: float) -> str:

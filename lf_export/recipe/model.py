@@ -269,7 +269,19 @@ class GateRecipe(_Strict):
         description="Artifacts whose verdict decides the exit status (all, where not given); others are advisory.",
     )
     margin: float = Field(0.05, gt=0, lt=1, description="The largest loss that is accepted, as a share of items.")
+    margins: dict[Literal["strict_call", "abstention"], Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default_factory=dict, description="Another margin for one of the two questions."
+    )
     alpha: float = Field(0.05, gt=0, lt=0.5, description="One-sided error rate of the bounds.")
+    min_items: int = Field(1, ge=1, description="With fewer items no question can pass.")
+    baseline_floor: float = Field(
+        0.25, ge=0, le=1, description="Where the merged model is right less often than this, nothing can pass."
+    )
+    limits: dict[Literal["ttft", "tpot", "disk", "memory", "load"], Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="The largest ratio to the merged model that is accepted: time to the first token, time a token "
+        "after it, bytes on disk, peak memory, load time. Over it is FAIL, not measured INCONCLUSIVE.",
+    )
 
 
 class Recipe(_Strict):

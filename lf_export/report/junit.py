@@ -44,6 +44,8 @@ def _cases(artifact: ArtifactReport) -> Iterator[ET.Element]:
         if lost:
             ET.SubElement(case, "system-out").text = _text(lost)
         yield case
+    for limit in artifact.gate.limits:
+        yield _case(artifact, f"limit on {limit.name}", limit.verdict, limit.reason)
 
 
 def _case(artifact: ArtifactReport, name: str, verdict: str, reason: str) -> ET.Element:

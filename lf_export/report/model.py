@@ -63,6 +63,14 @@ class GateSettings(_Part):
     margin: Annotated[float, Field(gt=0, lt=1, description="The largest loss that is accepted, as a share of items.")]
     alpha: Annotated[float, Field(gt=0, lt=0.5, description="One-sided error rate of the bounds.")] = 0.05
     baseline_floor: Share = Field(0.25, description="A baseline whose rate is below this share proves nothing.")
+    margins: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default_factory=dict, description="Another margin for an endpoint, by its name."
+    )
+    min_items: Count = Field(1, description="An endpoint with fewer items cannot pass.")
+    limits: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="The largest ratio to the baseline that is accepted, of ttft, tpot, disk, memory, load.",
+    )
 
 
 class CategoryCounts(_Part):
@@ -172,6 +180,7 @@ class EndpointResult(_Part):
     """One question of the gate, on items paired with the baseline."""
 
     name: str = Field(description="`strict_call` or `abstention`.")
+    margin: Measured = Field(None, description="The loss that was accepted; the gate's own where it is not given.")
     verdict: VerdictName
     n: Count
     lost: Count = Field(description="Items that only the baseline got right.")
@@ -179,11 +188,28 @@ class EndpointResult(_Part):
     baseline_rate: Measured
     candidate_rate: Measured
     loss: Measured = Field(description="baseline_rate - candidate_rate.")
+    design_effect: float = Field(
+        1.0,
+        ge=1,
+        description="Variance of the loss over that of independent items; items that show the same functions are not.",
+    )
     lower: float = Field(description="One-sided Tango bound of the loss, at the level that Holm gives the endpoint.")
     upper: float = Field(description="One-sided Tango bound of the loss at alpha: PASS needs it under the margin.")
     p_over_margin: Share = Field(description="Holm-adjusted p-value of 'the loss is at most the margin'.")
     mcnemar_p: Share = Field(description="Exact two-sided McNemar p-value of 'nothing changed'.")
     items_needed: int | None = Field(None, description="Items that a PASS would take, if flips stay as seen.")
+    reason: str
+
+
+class LimitResult(_Part):
+    """One limit of the gate on what an artifact costs, as a ratio to the baseline."""
+
+    name: str = Field(description="ttft, tpot, disk, memory or load.")
+    limit: float
+    ratio: Measured = Field(description="The artifact's over the baseline's; of medians for times.")
+    lower: Measured = Field(description="Lower end of the ratio's 95 % bootstrap interval.")
+    upper: Measured
+    verdict: VerdictName
     reason: str
 
 
@@ -193,6 +219,7 @@ class GateResult(_Part):
     verdict: VerdictName
     endpoints: list[EndpointResult] = Field(default_factory=list)
     problems: list[str] = Field(default_factory=list, description="Hard floors that broke; any of them is a FAIL.")
+    limits: list[LimitResult] = Field(default_factory=list, description="Limits on cost, where the recipe has some.")
 
 
 class ArtifactReport(_Part):

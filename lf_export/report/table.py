@@ -32,6 +32,7 @@ def reasons(artifact: ArtifactReport) -> list[str]:
     return [
         *artifact.gate.problems,
         *(f"{endpoint.name} {endpoint.verdict}: {endpoint.reason}" for endpoint in artifact.gate.endpoints),
+        *(f"limit {limit.verdict}: {limit.reason}" for limit in artifact.gate.limits),
     ]
 
 

@@ -4,18 +4,27 @@ The loss is p_base - p_cand: positive when the candidate is worse. Only the flip
 (baseline right, candidate wrong) and `gained` items (the other way round). Bootstrap and Wald intervals collapse to
 [0, 0] when nothing flips; Tango's score interval does not, which is why the gate uses it.
 
+Items that share something, such as the functions that they show, flip together: they carry less evidence than as many
+that share nothing. `PairedCounts.design_effect` says how much less; every bound here counts n / design_effect items.
+
 Sources: T. Tango, "Equivalence test and confidence interval for the difference in proportions for the
-paired-sample design", Statistics in Medicine 17 (1998), 891-908; Q. McNemar, Psychometrika 12 (1947), 153-157.
+paired-sample design", Statistics in Medicine 17 (1998), 891-908; Q. McNemar, Psychometrika 12 (1947), 153-157; the
+design effect: J. N. K. Rao and A. J. Scott, "A simple method for the analysis of clustered binary data", Biometrics 48
+(1992), 577-585.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
 _NORMAL = NormalDist()
 _HALVINGS = 60  # an interval of width 2 halved 60 times is below the spacing of floats near 1
+# What is assumed of items that share their functions, and how much it weighs. On SmolLM2's quantized artifacts the
+# correlation of flips was .03 and less; benchmarks/gate.py shows what the two do to false accepts.
+_USUAL_CORRELATION = 0.1
+_USUAL_WEIGHT = 10
 _MOST_ITEMS = 1 << 30  # beyond this no suite can answer the question
 
 
@@ -24,9 +33,10 @@ class PairedCounts:
     """How often baseline and candidate were right on the same `n` items.
 
     `both` right; `lost`: only the baseline right; `gained`: only the candidate right; `neither` right.
+    `design_effect`: how many times larger the variance of the loss is than that of as many independent items.
 
     Raises:
-        ValueError: a count is negative, or the four do not add up to `n`.
+        ValueError: a count is negative, the four do not add up to `n`, or the design effect is below 1.
     """
 
     n: int
@@ -34,8 +44,11 @@ class PairedCounts:
     lost: int
     gained: int
     neither: int
+    design_effect: float = 1.0
 
     def __post_init__(self) -> None:
+        if not self.design_effect >= 1:
+            raise ValueError(f"a design effect is 1 or more, not {self.design_effect}")
         parts = (self.both, self.lost, self.gained, self.neither)
         if min(parts) < 0 or sum(parts) != self.n:
             raise ValueError(f"counts {parts} do not add up to n = {self.n}")
@@ -62,14 +75,21 @@ class PairedCounts:
 
     def exchanged(self) -> "PairedCounts":
         """The same items with baseline and candidate in each other's place."""
-        return PairedCounts(self.n, self.both, self.gained, self.lost, self.neither)
+        return PairedCounts(self.n, self.both, self.gained, self.lost, self.neither, self.design_effect)
 
 
-def paired(baseline: Sequence[bool], candidate: Sequence[bool]) -> PairedCounts:
+def paired(
+    baseline: Sequence[bool], candidate: Sequence[bool], clusters: Sequence[Hashable] | None = None
+) -> PairedCounts:
     """Count agreements and flips between two verdicts on the same items, in the same order.
 
+    Args:
+        baseline: whether the baseline was right.
+        candidate: whether the candidate was right.
+        clusters: what each item shares with others; None for items that share nothing.
+
     Raises:
-        ValueError: the two differ in length.
+        ValueError: they differ in length.
     """
     both = lost = gained = neither = 0
     for base, cand in zip(baseline, candidate, strict=True):
@@ -81,7 +101,8 @@ def paired(baseline: Sequence[bool], candidate: Sequence[bool]) -> PairedCounts:
             gained += 1
         else:
             neither += 1
-    return PairedCounts(len(baseline), both, lost, gained, neither)
+    effect = 1.0 if clusters is None else _design_effect(baseline, candidate, clusters)
+    return PairedCounts(len(baseline), both, lost, gained, neither, effect)
 
 
 def score_statistic(counts: PairedCounts, loss: float) -> float:
@@ -90,7 +111,7 @@ def score_statistic(counts: PairedCounts, loss: float) -> float:
     About standard normal under the hypothesis; positive when more was lost than the hypothesis says, 0 for no items.
     `NormalDist().cdf` of it is the one-sided p-value of "the loss is at least `loss`".
     """
-    return _score(counts.n, counts.lost, counts.gained, loss)
+    return _score(*_effective(counts), loss)
 
 
 def tango_bounds(counts: PairedCounts, alpha: float = 0.05) -> tuple[float, float]:
@@ -103,14 +124,15 @@ def tango_bounds(counts: PairedCounts, alpha: float = 0.05) -> tuple[float, floa
         ValueError: `alpha` is not between 0 and 0.5.
     """
     z = _quantile(alpha)
-    return -_upper(counts.n, counts.gained, counts.lost, z), _upper(counts.n, counts.lost, counts.gained, z)
+    n, lost, gained = _effective(counts)
+    return -_upper(n, gained, lost, z), _upper(n, lost, gained, z)
 
 
 def mcnemar(counts: PairedCounts, side: Literal["two-sided", "loss"] = "two-sided") -> float:
     """The exact McNemar p-value of "flips go either way equally often".
 
     `side="loss"` asks only whether more was lost than gained. Under the hypothesis the lost items are binomial with
-    probability 1/2 among the flips; without flips the value is 1.
+    probability 1/2 among the flips; without flips the value is 1. It takes items as independent.
     """
     flips = counts.lost + counts.gained
     if side == "loss":
@@ -165,6 +187,38 @@ def items_for_pass(
         middle = (low + high) // 2
         low, high = (low, middle) if passes(middle) else (middle, high)
     return high
+
+
+def _design_effect(baseline: Sequence[bool], candidate: Sequence[bool], clusters: Sequence[Hashable]) -> float:
+    """The variance of the loss from the sums over clusters, over that of independent items; at least 1.
+
+    Few flips say little of it: a usual effect counts as much as `_USUAL_WEIGHT` clusters in which something flips.
+    """
+    losses = [int(base) - int(cand) for base, cand in zip(baseline, candidate, strict=True)]
+    mean = sum(losses) / max(len(losses), 1)
+    sums: dict[Hashable, float] = {}
+    sizes: dict[Hashable, int] = {}
+    flipped: set[Hashable] = set()
+    for cluster, loss in zip(clusters, losses, strict=True):
+        sums[cluster] = sums.get(cluster, 0.0) + loss - mean
+        sizes[cluster] = sizes.get(cluster, 0) + 1
+        if loss:
+            flipped.add(cluster)
+    if len(sums) < 2:
+        return 1.0
+    # of an item drawn at random, how many others share its cluster
+    others = sum(size * size for size in sizes.values()) / len(losses) - 1
+    usual = 1 + others * _USUAL_CORRELATION
+    independent = sum((loss - mean) ** 2 for loss in losses)
+    corrected = len(sums) / (len(sums) - 1) * sum(each * each for each in sums.values())
+    seen = corrected / independent if independent else usual
+    return max(1.0, (len(flipped) * seen + _USUAL_WEIGHT * usual) / (len(flipped) + _USUAL_WEIGHT))
+
+
+def _effective(counts: PairedCounts) -> tuple[float, float, float]:
+    """n, lost and gained of as many independent items as carry the same evidence."""
+    effect = counts.design_effect
+    return counts.n / effect, counts.lost / effect, counts.gained / effect
 
 
 def _quantile(alpha: float) -> float:

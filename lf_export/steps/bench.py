@@ -47,6 +47,10 @@ class BenchOptions:
     runtimes: Mapping[str, str] = field(default_factory=dict)
     margin: float = 0.05
     alpha: float = 0.05
+    margins: Mapping[str, float] = field(default_factory=dict)
+    min_items: int = 1
+    baseline_floor: float = 0.25
+    limits: Mapping[str, float] = field(default_factory=dict)
     enforce: tuple[str, ...] | None = None
     seed: int = 0
     threads: int = 1
@@ -228,7 +232,14 @@ def _report(
     suites: Suites,
     options: BenchOptions,
 ) -> Report:
-    gate = GateSettings(margin=options.margin, alpha=options.alpha)
+    gate = GateSettings(
+        margin=options.margin,
+        alpha=options.alpha,
+        margins=dict(options.margins),
+        min_items=options.min_items,
+        baseline_floor=options.baseline_floor,
+        limits=dict(options.limits),
+    )
     prompts: list[Prompt] = workload.prompts
     enforced = set(artifacts) if options.enforce is None else set(options.enforce)
     reference = measured[BASELINE]

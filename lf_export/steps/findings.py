@@ -7,20 +7,24 @@ from typing import Any
 
 import numpy as np
 
+from lf_export.calibration.suites import EvalItem
 from lf_export.calibration.tokens import TokenClass
 from lf_export.metrics import fidelity
 from lf_export.metrics.calls import JudgedAnswer
-from lf_export.metrics.gate import Verdict, judge_artifact
+from lf_export.metrics.gate import Verdict, judge_artifact, overall
+from lf_export.metrics.limits import Costs, checked_limits, judge_limits
 from lf_export.provenance import digest_of, read_manifest
 from lf_export.report.model import (
     ArtifactReport,
     CallMetrics,
     CategoryCounts,
+    EndpointResult,
     Fidelity,
     GateResult,
     GateSettings,
     ItemResult,
     Latency,
+    LimitResult,
     NoCallMetrics,
     RawValues,
     Report,
@@ -171,21 +175,43 @@ def _gate(
     no_call: Sequence[Prompt],
     gate: GateSettings,
 ) -> GateResult:
-    pairs = [
-        paired(
-            [baseline.answers[prompt.item.id].exact for prompt in prompts if prompt.item.id in found.answers],
-            [found.answers[prompt.item.id].exact for prompt in prompts if prompt.item.id in found.answers],
-        )
-        for prompts in (calls, no_call)
-    ]
+    pairs = []
+    for prompts in (calls, no_call):
+        items = [prompt.item for prompt in prompts if prompt.item.id in found.answers]
+        ours, theirs = ([measured.answers[item.id].exact for item in items] for measured in (found, baseline))
+        pairs.append(paired(theirs, ours, [cluster_of(item) for item in items]))
     verdict = judge_artifact(
         *pairs,
         margin=gate.margin,
+        margins=gate.margins,
         alpha=gate.alpha,
         baseline_floor=gate.baseline_floor,
+        min_items=gate.min_items,
         problems=found.problems,
     )
-    return GateResult.model_validate(verdict)
+    limits = judge_limits(checked_limits(gate.limits), _costs(baseline), _costs(found))
+    return GateResult(
+        verdict=overall([verdict.verdict, *(each.verdict for each in limits)]).value,
+        endpoints=[EndpointResult.model_validate(each) for each in verdict.endpoints],
+        problems=list(verdict.problems),
+        limits=[LimitResult.model_validate(each) for each in limits],
+    )
+
+
+def _costs(found: Measured) -> Costs:
+    return Costs(
+        ttft=found.ttft_seconds,
+        tpot=found.tpot_seconds,
+        disk=found.disk_bytes,
+        memory=found.peak_rss_bytes,
+        load=found.load_seconds,
+        representative=found.representative,
+    )
+
+
+def cluster_of(item: EvalItem) -> tuple[str, ...]:
+    """What items share that tend to flip together: the functions that they show."""
+    return tuple(sorted(function.name for function in item.functions)) or (item.id,)
 
 
 def _item(prompt: Prompt, found: Measured) -> ItemResult:

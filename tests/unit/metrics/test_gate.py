@@ -123,3 +123,29 @@ def test_each_verdict_has_its_exit_status() -> None:
         Verdict.FAIL: 10,
         Verdict.INCONCLUSIVE: 11,
     }
+
+
+def test_each_endpoint_may_have_a_margin_of_its_own() -> None:
+    gate = judge_artifact(items(100), items(100), margins={"abstention": 0.02})
+    assert verdicts(gate) == {"strict_call": Verdict.PASS, "abstention": Verdict.INCONCLUSIVE}
+    assert [endpoint.margin for endpoint in gate.endpoints] == [0.05, 0.02]
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        judge_artifact(items(100), items(100), margins={"abstention": 0.0})
+
+
+def test_with_fewer_items_than_asked_nothing_passes_and_what_fails_still_fails() -> None:
+    gate = judge_artifact(items(100), items(400), min_items=300)
+    assert verdicts(gate) == {"strict_call": Verdict.INCONCLUSIVE, "abstention": Verdict.PASS}
+    assert gate.endpoints[0].reason == "only 100 items were judged, at least 300 are asked"
+    assert gate.endpoints[0].items_needed == 300
+    assert judge_artifact(items(100, lost=40), items(400), min_items=300).verdict is Verdict.FAIL
+
+
+def test_items_that_flip_together_need_more_of_them() -> None:
+    alone = judge_artifact(items(100, lost=3, gained=2), items(300)).endpoints[0]
+    together = judge_artifact(PairedCounts(100, 95, 3, 2, 0, design_effect=2.0), items(300)).endpoints[0]
+    assert together.design_effect == 2
+    assert together.upper > alone.upper
+    assert alone.items_needed is not None
+    assert together.items_needed is not None
+    assert together.items_needed >= 2 * alone.items_needed - 1

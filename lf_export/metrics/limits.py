@@ -1,0 +1,110 @@
+"""Limits on latency, size and memory, as ratios to the baseline; what is noisy is judged by an interval."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from lf_export.metrics.gate import Verdict
+
+LimitName = Literal["ttft", "tpot", "disk", "memory", "load"]
+
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What an artifact costs; None or empty where it was not measured.
+
+    Attributes:
+        ttft: seconds to the first token, one value a prompt.
+        tpot: seconds between two tokens, one value a gap.
+        disk: bytes.
+        memory: peak bytes.
+        load: seconds.
+        representative: whether the times and the memory say something about a deployment.
+    """
+
+    ttft: Sequence[float] = ()
+    tpot: Sequence[float] = ()
+    disk: float | None = None
+    memory: float | None = None
+    load: float | None = None
+    representative: bool = True
+
+
+@dataclass(frozen=True)
+class LimitVerdict:
+    """One limit. `ratio` is the artifact's over the baseline's, of medians for times; the interval has level 95 %."""
+
+    name: LimitName
+    limit: float
+    ratio: float | None
+    lower: float | None
+    upper: float | None
+    verdict: Verdict
+    reason: str
+
+
+def checked_limits(limits: Mapping[str, float]) -> dict[LimitName, float]:
+    """Limits by names that are known.
+
+    Raises:
+        ValueError: names one that is not, or a limit that is not above 0.
+    """
+    known: tuple[LimitName, ...] = get_args(LimitName)
+    if unknown := sorted(limits.keys() - set(known)):
+        raise ValueError(f"unknown limits {', '.join(unknown)}; known are {', '.join(known)}")
+    if wrong := [f"{name} {limit:g}" for name, limit in limits.items() if not limit > 0]:
+        raise ValueError(f"a limit is a ratio above 0, not {', '.join(wrong)}")
+    return {name: limits[name] for name in known if name in limits}
+
+
+def judge_limits(
+    limits: Mapping[LimitName, float], baseline: Costs, artifact: Costs, *, seed: int = 0
+) -> tuple[LimitVerdict, ...]:
+    """Hold an artifact's costs against the limits, each the largest ratio to the baseline that is accepted.
+
+    PASS when the ratio's interval lies at or under the limit, FAIL when it lies over it, INCONCLUSIVE between, and
+    where the ratio was not measured. Sizes have no noise: their interval is the ratio itself.
+    """
+    return tuple(_judge(name, limit, baseline, artifact, seed) for name, limit in limits.items())
+
+
+def _judge(name: LimitName, limit: float, baseline: Costs, artifact: Costs, seed: int) -> LimitVerdict:
+    if name != "disk" and not (baseline.representative and artifact.representative):
+        return _unmeasured(name, limit, "its runtime here says nothing about a deployment")
+    ours, theirs = getattr(artifact, name), getattr(baseline, name)
+    if name in {"ttft", "tpot"}:
+        if not len(ours) or not len(theirs):
+            return _unmeasured(name, limit, "it was not measured")
+        ratio, lower, upper = _ratio_of_medians(np.asarray(ours), np.asarray(theirs), seed)
+    else:
+        if not ours or not theirs:
+            return _unmeasured(name, limit, "it was not measured")
+        ratio = lower = upper = ours / theirs
+    verdict = Verdict.FAIL if lower > limit else Verdict.PASS if upper <= limit else Verdict.INCONCLUSIVE
+    shown = f"{ratio:.2f} times the baseline's"
+    if lower != upper:
+        shown += f" ({lower:.2f} to {upper:.2f})"
+    words = {Verdict.PASS: "at most", Verdict.FAIL: "over the", Verdict.INCONCLUSIVE: "perhaps over the"}
+    reason = f"{name} is {shown}, {words[verdict]} {limit:g} accepted"
+    return LimitVerdict(name, limit, ratio, lower, upper, verdict, reason)
+
+
+def _unmeasured(name: LimitName, limit: float, why: str) -> LimitVerdict:
+    return LimitVerdict(name, limit, None, None, None, Verdict.INCONCLUSIVE, f"{name} cannot be judged: {why}")
+
+
+def _ratio_of_medians(
+    ours: np.ndarray[tuple[int], np.dtype[np.float64]], theirs: np.ndarray[tuple[int], np.dtype[np.float64]], seed: int
+) -> tuple[float, float, float]:
+    """The ratio and its percentile bootstrap interval; both samples are drawn again by themselves."""
+    rng = np.random.default_rng(seed)
+    medians = [
+        np.median(values[rng.integers(len(values), size=(_RESAMPLES, len(values)))], axis=1)
+        for values in (ours, theirs)
+    ]
+    lower, upper = np.quantile(medians[0] / medians[1], [0.025, 0.975])
+    return float(np.median(ours) / np.median(theirs)), float(lower), float(upper)

@@ -1,0 +1,65 @@
+"""Limits on what an artifact costs: ratios to the baseline, with intervals where there is noise."""
+
+import random
+
+import pytest
+
+from lf_export.metrics.gate import Verdict
+from lf_export.metrics.limits import Costs, LimitName, LimitVerdict, checked_limits, judge_limits
+
+
+def noisy(mean: float, count: int = 200, seed: int = 0) -> list[float]:
+    rng = random.Random(seed)  # noqa: S311
+    return [mean * rng.uniform(0.8, 1.2) for _ in range(count)]
+
+
+def judged(name: LimitName, limit: float, baseline: Costs, artifact: Costs) -> LimitVerdict:
+    (found,) = judge_limits({name: limit}, baseline, artifact)
+    return found
+
+
+@pytest.mark.parametrize(("limit", "verdict"), [(0.5, Verdict.FAIL), (0.7, Verdict.INCONCLUSIVE), (0.9, Verdict.PASS)])
+def test_a_time_is_judged_by_the_interval_of_the_ratio_of_medians(limit: float, verdict: Verdict) -> None:
+    found = judged("tpot", limit, Costs(tpot=noisy(0.010)), Costs(tpot=noisy(0.007, seed=1)))
+    assert found.verdict is verdict
+    assert found.ratio == pytest.approx(0.7, abs=0.05)
+    assert found.lower is not None
+    assert found.upper is not None
+    assert found.lower < found.ratio < found.upper
+
+
+@pytest.mark.parametrize(("disk", "verdict"), [(250, Verdict.PASS), (251, Verdict.FAIL)])
+def test_a_size_has_no_noise(disk: int, verdict: Verdict) -> None:
+    found = judged("disk", 0.25, Costs(disk=1000), Costs(disk=disk))
+    assert (found.verdict, found.lower, found.upper) == (verdict, disk / 1000, disk / 1000)
+
+
+def test_more_values_narrow_the_interval() -> None:
+    few, many = (
+        judged("ttft", 1.0, Costs(ttft=noisy(1, count)), Costs(ttft=noisy(1, count, seed=1))) for count in (10, 1000)
+    )
+    assert few.lower is not None and few.upper is not None and many.lower is not None and many.upper is not None  # noqa: PT018
+    assert many.upper - many.lower < (few.upper - few.lower) / 3
+
+
+@pytest.mark.parametrize("name", ["ttft", "tpot", "disk", "memory", "load"])
+def test_what_was_not_measured_is_never_a_pass(name: LimitName) -> None:
+    found = judged(name, 1.0, Costs(), Costs())
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.reason == f"{name} cannot be judged: it was not measured"
+
+
+def test_the_speed_of_a_stand_in_is_not_judged_but_its_size_is() -> None:
+    baseline, artifact = Costs(tpot=[0.01], disk=8), Costs(tpot=[0.001], disk=2, representative=False)
+    speed, size = judge_limits({"tpot": 1.0, "disk": 0.5}, baseline, artifact)
+    assert speed.verdict is Verdict.INCONCLUSIVE
+    assert "says nothing about a deployment" in speed.reason
+    assert size.verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"), [({"vram": 1.0}, "unknown limits vram"), ({"disk": 0.0}, "above 0, not disk 0")]
+)
+def test_limits_that_mean_nothing_are_refused(limits: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        checked_limits(limits)
