@@ -118,6 +118,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "recipe.md": recipe_page(),
         REFERENCE / "report.schema.json": schema_text(),
         measured.ROOT / "README.md": measured.readme(),
+        measured.ROOT / "docs" / "explanation" / "gate.md": measured.gate(),
     }
 
 

@@ -12,6 +12,7 @@ from lf_export.report.model import ArtifactReport
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+GATE_BEGIN, GATE_END = "<!-- gate: begin -->", "<!-- gate: end -->"
 
 
 def readme() -> str:
@@ -20,6 +21,39 @@ def readme() -> str:
     head, rest = text.split(BEGIN, 1)
     _, tail = rest.split(END, 1)
     return f"{head}{BEGIN}\n\n{measured()}\n\n{END}{tail}"
+
+
+def gate() -> str:
+    """The explanation of the gate with its simulated part made anew."""
+    text = (ROOT / "docs" / "explanation" / "gate.md").read_text(encoding="utf-8")
+    head, rest = text.split(GATE_BEGIN, 1)
+    _, tail = rest.split(GATE_END, 1)
+    keys = (
+        "false_accept",
+        "power",
+        "false_accept_clustered_as_independent",
+        "false_accept_clustered",
+        "power_clustered",
+    )
+    names = (
+        "items",
+        "flips",
+        "loss = margin",
+        "no loss",
+        "clusters, loss = margin, taken as independent",
+        "clusters, loss = margin",
+        "clusters, no loss",
+    )
+    rows = [
+        [
+            f"{row['items']:,}",
+            f"{row['discordance']:.0%}",
+            *(f"{row[key]:.1%}" if key in row else cells.NOTHING for key in keys),
+        ]
+        for row in _load(RESULTS / "gate.json")["rows"]
+        if row["items"] in {50, 100, 300, 1000} and row["discordance"] > 0.01
+    ]
+    return f"{head}{GATE_BEGIN}\n\n{cells.markdown_table(names, rows)}\n\n{GATE_END}{tail}"
 
 
 def measured() -> str:
