@@ -39,6 +39,12 @@ def stacks(checkpoint: Checkpoint) -> tuple[list[Stack], list[str]]:
     found: list[Stack] = []
     problems: list[str] = []
     for layer in range(num_layers(checkpoint.config)):
+        fused = f"{family.prefix(layer)}.mlp.experts.gate_up_proj"
+        if fused in checkpoint.tensors:
+            problems.append(
+                f"{checkpoint.info(fused).file}: the tensor {fused} holds all experts of a layer, "
+                "expected a matrix for each, as save_pretrained writes them"
+            )
         prefix = f"{family.prefix(layer)}.{experts.block}.experts"
         for part in (experts.gate, experts.up, experts.down):
             names = [f"{prefix}.{number}.{part}.weight" for number in range(experts.count)]
