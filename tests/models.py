@@ -103,6 +103,22 @@ def tiny_model(
     return folder
 
 
+def starved_model(folder: Path, family: str, **overrides: Any) -> Path:
+    """A mixture with one expert a token, whose first layer sends none to expert 0.
+
+    Its logit is zero, and of two others, each other's negatives, one is above that.
+    """
+    from safetensors.torch import load_file, save_file
+
+    tiny_model(folder, family, dtype=torch.bfloat16, num_experts_per_tok=1, **overrides)
+    tensors = load_file(folder / "model.safetensors")
+    block = "block_sparse_moe" if family == "mixtral" else "mlp"
+    router = tensors[f"model.layers.0.{block}.gate.weight"]
+    router[0], router[2] = 0, -router[1]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 def tiny_adapter(
     folder: Path, base: Path, *, seed: int = 1, merged: bool = False, vocab_size: int | None = None, **config: Any
 ) -> Path:

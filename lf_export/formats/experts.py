@@ -36,7 +36,7 @@ class Starved:
             if (why := too_few_tokens(moments, FEEDBACK_TOKENS_PER_WIDTH)) is not None:
                 self._layer[f"{view.prefix}.{name}"] = why
 
-    def __contains__(self, module: str) -> bool:
+    def __contains__(self, module: object) -> bool:
         """Whether a linear of the layer, by full name, is starved: `tell` will say so."""
         return module in self._layer
 

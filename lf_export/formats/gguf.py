@@ -9,16 +9,19 @@ from pydantic import Field, field_validator, model_validator
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.errors import InputError
 from lf_export.formats.base import ArtifactFacts, Format, FormatOptions, Snapshot
+from lf_export.formats.experts import Starved
 from lf_export.formats.gguf_arch import GgufTensor, model_shape, plan_tensors, window_notes
 from lf_export.formats.gguf_gptq import GgufGptq, Ready
 from lf_export.formats.gguf_imatrix import Imatrix
 from lf_export.formats.gguf_imatrix_read import ImatrixFile, read_imatrix
 from lf_export.formats.gguf_pace import rounding_seconds
 from lf_export.formats.gguf_plan import Method, Overrides, Planned, plan_file
+from lf_export.formats.gguf_starved import remedies, unseen_line, weigh
 from lf_export.formats.gguf_tokenizer import read_tokenizer
 from lf_export.formats.gguf_types import SCHEMES, GgufScheme
 from lf_export.formats.gguf_writer import GgufFile, GgufIdentity, split_parts
 from lf_export.formats.pace import Pace
+from lf_export.progress import say
 from lf_export.walk.view import LayerView
 
 IMATRIX_NAME = "imatrix.gguf"
@@ -90,12 +93,14 @@ class GgufTarget:
     def __init__(self, checkpoint: Checkpoint, out: Path, options: GgufOptions, audit_digest: str) -> None:
         self._checkpoint, self._out, self._options, self._audit = checkpoint, out, options, audit_digest
         self._plan = plan_tensors(checkpoint)
-        self._tensors = {tensor.source.name: tensor for tensor in self._plan if tensor.source is not None}
         planned = _planned(checkpoint, self._plan, options)
         self._given = _given(planned, options)
+        if self._given is not None and (unseen := self._given.facts.get("experts_without_tokens")):
+            say(unseen_line(str(options.imatrix), unseen))
         methods = {each.method for tensors in planned.values() for each in tensors}
         self.needs_moments = "gptq" in methods or ("imatrix" in methods and self._given is None)
         self._imatrix = self._given.imatrix if self._given else Imatrix()
+        self._starved = Starved(checkpoint) if self.needs_moments else None
         self._tokenizer = read_tokenizer(checkpoint.root, _vocabulary_rows(self._plan))
         identity = GgufIdentity(options.name or checkpoint.root.resolve().name, options.licence)
         self._files = [
@@ -112,21 +117,27 @@ class GgufTarget:
             for scheme in options.schemes
         ]
         self._calibrated = [file for file in self._files if file.calibrated]
-        self._gptq = GgufGptq(self._tensors, self._calibrated, options.threads)
+        self._gptq = GgufGptq(self._plan, self._calibrated, options.threads)
 
     def layer(self, view: LayerView) -> None:
         """Write one layer to every file, with the importance of its input channels."""
+        tensors = [tensor for tensor in self._plan if tensor.layer == view.index]
         if self.needs_moments and self._given is None:
-            for linear, moments in view.moments.items():
-                self._imatrix.add(self._tensors[f"{view.prefix}.{linear}.weight"].name, moments)
+            weigh(self._imatrix, tensors, view)
+        if self._starved is not None:
+            self._starved.look(view)
         ready: list[Ready] = []
         if view.moments:
-            ready = self._gptq.layer(view, self._imatrix)
+            ready = self._gptq.layer(view, self._imatrix, told=self._starved or ())
         self._write(ready, through_layer=view.index)
+        if self._starved is not None:
+            self._starved.tell(view, remedies(tensors, self._calibrated, view, given=self._given is not None))
 
     def snapshot(self) -> Snapshot:
         """How far each file is, what is known of the linears, and the importance of their inputs."""
-        facts = {"pending": [file.snapshot() for file in self._files], "linears": self._gptq.snapshot()}
+        facts: ArtifactFacts = {"pending": [file.snapshot() for file in self._files], "linears": self._gptq.snapshot()}
+        if self._starved is not None:
+            facts["starved"] = self._starved.snapshot()
         return Snapshot(facts, {} if self._given else self._imatrix.snapshot())
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -134,6 +145,8 @@ class GgufTarget:
         for file, pending in zip(self._files, snapshot.facts["pending"], strict=True):
             file.restore(pending)
         self._gptq.restore(snapshot.facts["linears"])
+        if self._starved is not None:
+            self._starved.restore(snapshot.facts["starved"])
         if self._given is None:
             self._imatrix.restore(snapshot.arrays)
 
@@ -146,6 +159,7 @@ class GgufTarget:
             "method": self._options.method,
             "notes": [*self._tokenizer.notes, *window_notes(self._checkpoint.config)],
             "files": {},
+            **(self._starved.facts() if self._starved is not None else {}),
         }
         if self._given is not None:
             facts["imatrix"] = self._given.facts
@@ -189,7 +203,10 @@ def _given(planned: dict[str, list[Planned]], options: GgufOptions) -> ImatrixFi
     asking = {each.tensor.name: each.tensor.shape[-1] for each in every if each.calibrated}
     if not asking and options.method == "rtn":
         raise InputError("imatrix: nothing takes an importance matrix, method is rtn", "take method imatrix or gptq")
-    return read_imatrix(options.imatrix, asking) if asking else None
+    if not asking:
+        return None
+    experts = {each.tensor.name: len(each.tensor.experts) for each in every if each.tensor.experts}
+    return read_imatrix(options.imatrix, asking, experts)
 
 
 def _deviations(file: GgufFile) -> ArtifactFacts:

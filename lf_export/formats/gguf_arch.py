@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lf_export.checkpoint.index import Checkpoint, TensorInfo
 from lf_export.errors import InputError, MissingError
-from lf_export.formats import gguf_gemma, gguf_phi
+from lf_export.formats import gguf_experts, gguf_gemma, gguf_phi
 from lf_export.formats.gguf_types import ModelShape
 
 _LAYER = re.compile(r"^model\.layers\.(\d+)\.")
@@ -33,6 +33,7 @@ class Architecture:
         post_norms: whether what attention and feed-forward give is normalized too.
         norm_offset: what is added to the weights of norms.
         fused: whether q, k and v are one matrix, and gate and up another.
+        experts: whether the feed-forward of each layer is a mixture of experts.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Architecture:
     post_norms: bool = False
     norm_offset: float = 0.0
     fused: bool = False
+    experts: bool = False
 
 
 _GEMMA, _PHI = "gemma3", "phi3"
@@ -53,6 +55,8 @@ ARCHITECTURES = {
     "Qwen3ForCausalLM": Architecture("qwen3", qk_norm=True),
     "Gemma3ForCausalLM": Architecture(_GEMMA, qk_norm=True, post_norms=True, norm_offset=gguf_gemma.NORM_OFFSET),
     "Phi3ForCausalLM": Architecture(_PHI, fused=True),
+    "MixtralForCausalLM": Architecture("llama", permuted=True, experts=True),
+    "Qwen3MoeForCausalLM": Architecture("qwen3moe", qk_norm=True, experts=True),
 }
 
 
@@ -62,12 +66,13 @@ class GgufTensor:
 
     Attributes:
         name: in the GGUF.
-        shape: as in the checkpoint, [rows, width] or [n].
+        shape: as in the checkpoint, [rows, width] or [n]; [experts, rows, width] for the matrices of experts.
         layer: the decoder layer, None for what belongs to none.
-        source: the checkpoint's tensor, None when `values` holds it.
+        source: the checkpoint's tensor, None when `values` holds it, or where there are `experts`.
         unit: rows that belong together under `permuted`: a head; 0 where rows stay in place.
         offset: what is added to each value.
         values: what is computed instead of read.
+        experts: the checkpoint's matrices that follow each other in the tensor, one of each expert.
     """
 
     name: str
@@ -77,6 +82,12 @@ class GgufTensor:
     unit: int = 0
     offset: float = 0.0
     values: npt.NDArray[np.float32] | None = None
+    experts: tuple[TensorInfo, ...] = ()
+
+    @property
+    def sources(self) -> tuple[TensorInfo, ...]:
+        """Every tensor of the checkpoint that it is made of, in order."""
+        return self.experts if self.source is None else (self.source,)
 
 
 def gguf_library() -> ModuleType:
@@ -101,10 +112,13 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
     names = config.get("architectures") or []
     for name in names:
         if name in ARCHITECTURES:
-            found = {_GEMMA: gguf_gemma.problems, _PHI: gguf_phi.problems}.get(ARCHITECTURES[name].name, _problems)
-            if problems := found(config, head_dim(config)):
+            architecture = ARCHITECTURES[name]
+            find = {_GEMMA: gguf_gemma.problems, _PHI: gguf_phi.problems}.get(architecture.name, _problems)
+            problems = find(config, head_dim(config))
+            problems += gguf_experts.problems(config) if architecture.experts else []
+            if problems:
                 raise InputError.of(problems)
-            return ARCHITECTURES[name]
+            return architecture
     shown = ", ".join(names) or config.get("model_type", "none")
     message = f"config.json: a GGUF cannot be written for the architecture {shown}"
     raise InputError(message, f"known are {', '.join(ARCHITECTURES)}")
@@ -125,12 +139,14 @@ def model_shape(checkpoint: Checkpoint) -> ModelShape:
     """What the type recipe asks of a model."""
     config = checkpoint.config
     heads = int(config["num_attention_heads"])
+    architecture = architecture_of(config)
     return ModelShape(
-        architecture=architecture_of(config).name,
+        architecture=architecture.name,
         layers=int(config["num_hidden_layers"]),
         heads=heads,
         kv_heads=int(config.get("num_key_value_heads") or heads),
         tied=checkpoint.tied,
+        experts=gguf_experts.count(config) if architecture.experts else 0,
     )
 
 
@@ -150,9 +166,19 @@ def plan_tensors(checkpoint: Checkpoint) -> list[GgufTensor]:
     gguf = gguf_library()
     kind = {value: key for key, value in gguf.MODEL_ARCH_NAMES.items()}[architecture.name]
     names = gguf.get_tensor_name_map(kind, shape.layers)
-    plan, problems = [], []
+    stacks, problems = gguf_experts.stacks(checkpoint) if architecture.experts else ([], [])
+    plan = [
+        GgufTensor(
+            name=names.get_name(stack.name, try_suffixes=(".weight",)),
+            shape=(len(stack.members), *stack.members[0].shape),
+            layer=stack.layer,
+            experts=stack.members,
+        )
+        for stack in stacks
+    ]
+    stacked = {info.name for tensor in plan for info in tensor.experts}
     for info in checkpoint.tensors.values():
-        if _IGNORED.search(info.name):
+        if _IGNORED.search(info.name) or info.name in stacked:
             continue
         name = names.get_name(info.name, try_suffixes=(".weight", ".bias"))
         layer = _LAYER.match(info.name)
@@ -184,8 +210,11 @@ def plan_tensors(checkpoint: Checkpoint) -> list[GgufTensor]:
 
 
 def _missing(plan: list[GgufTensor], architecture: Architecture, shape: ModelShape) -> list[str]:
-    parts = ["attn_norm", "attn_output", "ffn_norm", "ffn_up", "ffn_down"]
-    parts += ["attn_qkv"] if architecture.fused else ["attn_q", "attn_k", "attn_v", "ffn_gate"]
+    parts = ["attn_norm", "attn_output", "ffn_norm"]
+    parts += ["attn_qkv"] if architecture.fused else ["attn_q", "attn_k", "attn_v"]
+    # matrices of experts that are missing are named as the checkpoint should have them
+    parts += ["ffn_gate_inp"] if architecture.experts else ["ffn_up", "ffn_down"]
+    parts += [] if architecture.experts or architecture.fused else ["ffn_gate"]
     parts += ["attn_q_norm", "attn_k_norm"] if architecture.qk_norm else []
     parts += ["post_attention_norm", "post_ffw_norm"] if architecture.post_norms else []
     wanted = [f"blk.{layer}.{part}.weight" for layer in range(shape.layers) for part in parts]
@@ -262,6 +291,8 @@ def add_metadata(writer: Any, checkpoint: Checkpoint) -> None:
         writer.add_rope_dimension_count(gguf_phi.rotated(config, width))
         gguf_phi.add_metadata(writer, config)
         return
+    if shape.experts:
+        gguf_experts.add_metadata(writer, config)
     writer.add_rope_dimension_count(width)
     _add_rope(writer, rope_parameters(config))
     if shape.architecture == _GEMMA:

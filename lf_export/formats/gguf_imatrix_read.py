@@ -34,7 +34,7 @@ class _Entries:
     datasets: list[str]
 
 
-def read_imatrix(path: Path, widths: Mapping[str, int]) -> ImatrixFile:
+def read_imatrix(path: Path, widths: Mapping[str, int], experts: Mapping[str, int] | None = None) -> ImatrixFile:
     """The importance matrix in `path`, for tensors of these widths.
 
     Source: llama.cpp, `tools/quantize/quantize.cpp` (`load_imatrix`, `load_legacy_imatrix`).
@@ -43,11 +43,14 @@ def read_imatrix(path: Path, widths: Mapping[str, int]) -> ImatrixFile:
         path: the file.
         widths: the input width of each tensor that will ask for its importance, by GGUF name. What else the file has is
             left out.
+        experts: of the tensors that hold the matrices of experts, how many. Where no token reached some of them, the
+            facts say which.
 
     Raises:
         InputError: no such file, one that is no importance matrix or is truncated, a tensor that is missing or has
             another width, values that are no sums of squares, a tensor that no token reached.
     """
+    matrices = {name: (experts or {}).get(name, 1) for name in widths}
     try:
         with path.open("rb") as file:
             magic = file.read(len(_MAGIC))
@@ -56,29 +59,34 @@ def read_imatrix(path: Path, widths: Mapping[str, int]) -> ImatrixFile:
             f"{path}: cannot be read: {error.strerror}", "name a file with an importance matrix"
         ) from error
     found = _from_gguf(path) if magic == _MAGIC else _from_legacy(path)
-    problems = [problem for name, width in widths.items() for problem in _problems(found, name, width)]
+    problems = [problem for name, width in widths.items() for problem in _problems(found, name, width, matrices[name])]
     if problems:
         more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         lines = [f"{path}: {problem}" for problem in [*problems[:_SHOWN], *more]]
         raise InputError.of(lines, "the importance matrix has to be that of a model of this shape")
     imatrix = Imatrix(
-        {name: found.sums[name].reshape(-1) for name in widths},
-        {name: np.float32(found.counts[name].item()) for name in widths},
+        {name: found.sums[name].reshape(matrices[name], width) for name, width in widths.items()},
+        {name: np.resize(found.counts[name].reshape(-1), matrices[name]) for name in widths},
     )
     facts: dict[str, Any] = {"source": path.name, "sha256": sha256_file(path), "entries": len(imatrix)}
-    return ImatrixFile(imatrix, facts | {"datasets": found.datasets})
+    facts["datasets"] = found.datasets
+    unseen = {name: np.flatnonzero(found.counts[name].reshape(-1) <= 0).tolist() for name in widths}
+    if any(unseen.values()):
+        facts["experts_without_tokens"] = {name: numbers for name, numbers in unseen.items() if numbers}
+    return ImatrixFile(imatrix, facts)
 
 
-def _problems(found: _Entries, name: str, width: int) -> Iterator[str]:
+def _problems(found: _Entries, name: str, width: int, matrices: int) -> Iterator[str]:
     sums, counts = found.sums.get(name), found.counts.get(name)
     if sums is None or counts is None:
         yield f"{name} is missing" if sums is None else f"{name} has sums but no counts"
-    elif sums.size != width:
-        yield f"{name} has {sums.size} channels, expected {width}"
-    elif counts.size != 1:
-        yield f"{name} has {counts.size} counts, expected 1"
-    elif not np.isfinite(counts).all() or counts.item() <= 0:
-        yield f"{name}: no token reached it, the count is {counts.item():g}"
+    elif sums.size != width * matrices:
+        of = f" for each of {matrices} experts" if matrices > 1 else ""
+        yield f"{name} has {sums.size} channels, expected {width}{of}"
+    elif counts.size not in {1, matrices}:  # the older form has one
+        yield f"{name} has {counts.size} counts, expected {matrices}"
+    elif not np.isfinite(counts).all() or counts.max() <= 0:
+        yield f"{name}: no token reached it, the count is {counts.max():g}"
     elif not np.isfinite(sums).all() or (sums < 0).any():
         place = int(np.flatnonzero(~(np.isfinite(sums) & (sums >= 0)))[0])
         yield f"{name}: channel {place} is {sums.reshape(-1)[place]:g}, expected a sum of squares"

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, mod
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.errors import InputError
 from lf_export.formats.gguf_arch import GgufTensor, model_shape
-from lf_export.formats.gguf_types import FALLBACK, GgufScheme, tensor_type
+from lf_export.formats.gguf_types import FALLBACK, GgufScheme, is_quantizable, tensor_type
 from lf_export.quant.ggml import TYPES, GgmlType
 from lf_export.quant.ggml_blocks import LAYOUTS
 
@@ -140,43 +140,54 @@ def _impossible(tensor: GgufTensor, kind: GgmlType, method: Method | None) -> st
 
 def _deviations(plan: Iterable[GgufTensor], overrides: Overrides) -> dict[str, dict[str, Any]]:
     """For each tensor the keys that deviate; the last pattern that matches wins, key by key."""
-    matrices = {tensor.name: _names(tensor) for tensor in plan if len(tensor.shape) == 2 and tensor.source is not None}
-    inner = {name: names for name, names in matrices.items() if name.startswith("blk.")}
+    matrices = {tensor.name: tensor for tensor in plan if is_quantizable(tensor.name, tensor.shape)}
+    inner = {name: tensor for name, tensor in matrices.items() if tensor.layer is not None}
     found: dict[str, dict[str, Any]] = {}
     problems, hints = [], []
     for pattern, override in overrides:
         # a method is for what calibration reaches
         candidates = inner if override.type is None else matrices
-        matched = [name for name, names in candidates.items() if any(fnmatchcase(each, pattern) for each in names)]
+        shares = {name: _share_named(tensor, pattern) for name, tensor in candidates.items()}
+        matched = [name for name, share in shares.items() if share]
         for name in matched:
             found[name] = found.get(name, {}) | override.model_dump(exclude_none=True)
+            if shares[name] < 1:
+                count = len(candidates[name].experts)
+                problems.append(
+                    f"overrides: {pattern!r} matches {round(shares[name] * count)} of the {count} experts in {name}, "
+                    "a tensor has one type"
+                )
+                hints.append(f"take {name.removesuffix('.weight')}")
         if not matched:
             example = next(iter(inner)).removesuffix(".weight")
             problems.append(
                 f"overrides: {pattern!r} matches no matrix{' of a layer' * (override.type is None)}, "
                 f"expected a glob over names such as {example}"
             )
-            close = difflib.get_close_matches(pattern, _known_patterns(candidates), n=3)
+            close = difflib.get_close_matches(pattern, _known_patterns(candidates.values()), n=3)
             hints += [f"did you mean {' or '.join(repr(name) for name in close)}?"] if close else []
     if problems:
-        raise InputError.of(problems, hints[0] if hints else None)
+        raise InputError.of(problems[:8], hints[0] if hints else None)
     return found
 
 
-def _names(tensor: GgufTensor) -> tuple[str, ...]:
-    """llama.cpp's name and the checkpoint's, each with `.weight` and without."""
-    theirs = tensor.source.name if tensor.source is not None else tensor.name
-    return tuple(dict.fromkeys(form for name in (tensor.name, theirs) for form in (name.removesuffix(".weight"), name)))
+def _share_named(tensor: GgufTensor, pattern: str) -> float:
+    """How much of a tensor a pattern names, by llama.cpp's name or the checkpoint's: all, nothing, or some experts."""
+    if _is_named(tensor.name, pattern):
+        return 1.0
+    return sum(_is_named(source.name, pattern) for source in tensor.sources) / len(tensor.sources)
 
 
-def _known_patterns(matrices: Mapping[str, tuple[str, ...]]) -> list[str]:
+def _is_named(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name.removesuffix(".weight"), pattern)
+
+
+def _known_patterns(matrices: Iterable[GgufTensor]) -> list[str]:
     """What a pattern may have been meant to be: a tensor, one in every layer, a layer."""
     known: dict[str, None] = {}
-    for names in matrices.values():
-        for name in names:
-            if not name.endswith(".weight"):
-                parts = name.split(".")
-                known |= dict.fromkeys(
-                    [name, f"*.{parts[-1]}", f"{'.'.join(parts[: -1 if len(parts) == 3 else -2])}.*"]
-                )
+    for tensor in matrices:
+        for full in (tensor.name, *(source.name for source in tensor.sources[:1])):
+            name = full.removesuffix(".weight")
+            parts = name.split(".")
+            known |= dict.fromkeys([name, f"*.{parts[-1]}", f"{'.'.join(parts[: -1 if len(parts) == 3 else -2])}.*"])
     return list(known)

@@ -2,7 +2,8 @@
 
 A GGUF scheme such as Q4_K_M is a mixture: a default type, more bits for the tensors that suffer most, and a type with
 smaller blocks where a width does not divide. The rules are those of llama.cpp b11549, `src/llama-quant.cpp`
-(`llama_tensor_get_type_impl`, `tensor_type_fallback`), for decoders without experts.
+(`llama_tensor_get_type_impl`, `tensor_type_fallback`, `tensor_allows_quantization`). Models with eight experts have
+rules of their own there, made for Mixtral.
 """
 
 from collections.abc import Sequence
@@ -70,17 +71,21 @@ FALLBACK |= dict.fromkeys(("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ
 
 # The schemes of two bits from codebooks: the smaller and the larger ones spare different tensors.
 _IQ2_SMALL, _IQ2_LARGE = {"IQ2_XXS", "IQ2_XS"}, {"IQ2_S", "IQ2_M"}
+# Those in which eight experts give attn_output five bits.
+_OUTPUT_OF_MIXTRAL = {"Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_NL", "IQ4_XS"}
+_OUTPUT_OF_MIXTRAL |= {"IQ3_XXS", "IQ3_XS", "IQ3_S", "IQ3_M"}
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What the recipe asks of a model: GGUF architecture, layers, attention heads, tied embeddings."""
+    """What the recipe asks of a model: GGUF architecture, layers, attention heads, tied embeddings, experts (or 0)."""
 
     architecture: str
     layers: int
     heads: int
     kv_heads: int
     tied: bool
+    experts: int = 0
 
     @property
     def is_70b(self) -> bool:
@@ -94,16 +99,26 @@ class ModelShape:
         """Whether four heads or more share one attn_v, which is then small and dear."""
         return self.heads // self.kv_heads >= 4
 
+    @property
+    def like_mixtral(self) -> bool:
+        """Whether the rules for eight experts hold: next to those, attention is small and cheap to spare."""
+        return self.experts == 8
+
 
 def use_more_bits(layer: int, layers: int) -> bool:
     """Whether `layer` is one that the medium mixtures spare: the first and last eighth, and every third between."""
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
 
 
-def tensor_type(name: str, shape: Sequence[int], scheme: GgufScheme, model: ModelShape, *, imatrix: bool) -> GgmlType:
-    """The type of the tensor `name` (GGUF's name) of `shape` [rows, width] in a file of `scheme`.
+def is_quantizable(name: str, shape: Sequence[int]) -> bool:
+    """Whether the tensor `name` (GGUF's name) is a matrix that files hold in smaller types; a router is not."""
+    return len(shape) > 1 and name.endswith(".weight") and ".ffn_gate_inp." not in name
 
-    Vectors (norms, biases) are always F32. A matrix whose width no quantized type divides stays F16, as in
+
+def tensor_type(name: str, shape: Sequence[int], scheme: GgufScheme, model: ModelShape, *, imatrix: bool) -> GgmlType:
+    """The type of the tensor `name` (GGUF's name) of `shape` [..., rows, width] in a file of `scheme`.
+
+    Vectors (norms, biases) and routers are always F32. A matrix whose width no quantized type divides stays F16, as in
     llama.cpp, also for Q8_0, where llama-quantize gives up and upstream's converter takes F16.
 
     Args:
@@ -113,7 +128,7 @@ def tensor_type(name: str, shape: Sequence[int], scheme: GgufScheme, model: Mode
         model: what the rules ask of the model.
         imatrix: whether the file is made with an importance matrix: some rules differ.
     """
-    if len(shape) < 2 or not name.endswith(".weight"):
+    if not is_quantizable(name, shape):
         return TYPES["F32"]
     kind = TYPES[scheme.default]
     if not kind.quantized:
@@ -134,6 +149,7 @@ def _mixed(name: str, width: int, scheme: GgufScheme, model: ModelShape, imatrix
             return "Q2_K"
         return "IQ3_S" if scheme.name in _IQ2_LARGE | {"IQ3_XXS"} else scheme.default
     _, layer, part, _ = name.split(".", 3)  # blk.3.attn_v.weight
+    part = part.removesuffix("_exps")
     rule = _two_bits if scheme.name in _IQ2_SMALL | _IQ2_LARGE else _RULES.get(part)
     return (rule(part, int(layer), scheme, model, imatrix) if rule else None) or scheme.default
 
@@ -141,13 +157,19 @@ def _mixed(name: str, width: int, scheme: GgufScheme, model: ModelShape, imatrix
 def _two_bits(part: str, layer: int, scheme: GgufScheme, model: ModelShape, _: bool) -> str | None:
     spared = "IQ3_S" if scheme.name in _IQ2_LARGE else "Q2_K"
     if part in {"attn_v", "attn_qkv"}:
-        return "Q4_K" if model.shares_values else spared
+        return "Q4_K" if model.shares_values or model.experts >= 4 else spared
+    if part == "attn_k" and model.like_mixtral:
+        return "Q4_K"
     if part == "ffn_down":
         return spared if layer < model.layers // 8 else None
-    return "IQ3_S" if part == "attn_output" and scheme.name in _IQ2_LARGE else None
+    if part == "attn_output":
+        return "Q5_K" if model.like_mixtral else "IQ3_S" if scheme.name in _IQ2_LARGE else None
+    return None
 
 
 def _attn_v(_: str, layer: int, scheme: GgufScheme, model: ModelShape, imatrix: bool) -> str | None:
+    if model.like_mixtral:
+        return "Q8_0"
     shared, more = model.shares_values, use_more_bits(layer, model.layers)
     kind = {
         "Q2_K": "Q4_K" if shared else "Q3_K",
@@ -174,7 +196,7 @@ def _ffn_down(_: str, layer: int, scheme: GgufScheme, model: ModelShape, imatrix
         "Q2_K_S": "Q4_K" if first else None,
         "IQ3_XXS": None if imatrix else "Q4_K" if first else "Q3_K",
         "Q3_K_M": "Q5_K" if layer < model.layers // 16 else "Q4_K",
-        "IQ3_M": "Q4_K" if first else None,
+        "IQ3_M": "Q4_K" if first or (model.like_mixtral and more) else None,
         "Q3_K_L": "Q5_K",
         "Q4_K_M": "Q6_K" if more else None,
         "IQ4_NL": "Q5_K" if first and not imatrix else None,
@@ -186,12 +208,16 @@ def _ffn_down(_: str, layer: int, scheme: GgufScheme, model: ModelShape, imatrix
     }.get(scheme.name)
 
 
-def _attn_output(_: str, __: int, scheme: GgufScheme, ___: ModelShape, ____: bool) -> str | None:
+def _attn_output(_: str, __: int, scheme: GgufScheme, model: ModelShape, ___: bool) -> str | None:
+    if model.like_mixtral:
+        return "Q5_K" if scheme.name in _OUTPUT_OF_MIXTRAL else None
     kinds = {"Q2_K": "Q3_K", "IQ3_XXS": "IQ3_S", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K", "IQ3_M": "Q4_K"}
     return kinds.get(scheme.name)
 
 
-def _attn_q_or_k(_: str, __: int, scheme: GgufScheme, ___: ModelShape, ____: bool) -> str | None:
+def _attn_q_or_k(part: str, _: int, scheme: GgufScheme, model: ModelShape, __: bool) -> str | None:
+    if part == "attn_k" and model.like_mixtral:
+        return "Q8_0"
     return {"IQ3_XS": "IQ3_XXS", "IQ3_XXS": "IQ2_S"}.get(scheme.name)
 
 

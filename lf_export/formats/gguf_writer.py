@@ -145,8 +145,8 @@ class GgufFile:
         if tensor.name in ready:
             file.write(np.ascontiguousarray(ready[tensor.name]).data)
         else:
-            importance = imatrix.importance(tensor.name) if imatrix is not None and planned.calibrated else None
-            convert = partial(_convert, tensor, planned.kind, importance)
+            weigh = partial(imatrix.importance, tensor.name) if imatrix is not None and planned.calibrated else None
+            convert = partial(_convert, tensor, planned.kind, weigh)
             file.writelines(data.data for data in _in_order(pool, convert, _row_blocks(tensor), self._threads))
         file.write(bytes(-file.tell() % _ALIGNMENT))
 
@@ -211,9 +211,11 @@ def _write_header(
     if part.number == 0:
         writer.add_type("model")
         writer.add_name(identity.name)
-        sources = [each.tensor for shard in part.parts for each in shard if each.tensor.source]
-        parameters = sum(int(np.prod(tensor.shape, dtype=np.int64)) for tensor in sources)
-        writer.add_size_label(gguf.size_label(parameters, parameters, 0, 0))
+        stored = [each.tensor for shard in part.parts for each in shard if each.tensor.sources]
+        parameters = sum(info.numel for tensor in stored for info in tensor.sources)
+        of_one = sum(tensor.experts[0].numel for tensor in stored if tensor.experts)
+        experts = max(len(tensor.experts) for tensor in stored)
+        writer.add_size_label(gguf.size_label(parameters, parameters - experts * of_one, of_one, experts))
         if identity.licence:
             writer.add_license(identity.licence)
         add_metadata(writer, checkpoint)
@@ -258,37 +260,48 @@ def _add_tokenizer(writer: Any, tokenizer: GgufTokenizer) -> None:
         writer.add_chat_template(tokenizer.chat_template)
 
 
-def _row_blocks(tensor: GgufTensor) -> list[slice]:
-    """Blocks of whole heads where rows are permuted, else of rows; a vector is one block."""
+@dataclass(frozen=True)
+class _Block:
+    """Rows of one of the matrices of a tensor: the first, or that of an expert."""
+
+    matrix: int
+    rows: slice
+
+
+def _row_blocks(tensor: GgufTensor) -> list[_Block]:
+    """Blocks of whole heads where rows are permuted, else of rows, expert by expert; a vector is one block."""
     if len(tensor.shape) < 2:
-        return [slice(0, tensor.shape[0])]
-    rows, width = tensor.shape
+        return [_Block(0, slice(0, tensor.shape[0]))]
+    rows, width = tensor.shape[-2:]
     unit = tensor.unit or 1
     step = max(1, _BLOCK // (width * unit)) * unit
-    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+    starts = range(0, rows, step)
+    matrices = range(max(1, len(tensor.experts)))
+    return [_Block(matrix, slice(start, min(start + step, rows))) for matrix in matrices for start in starts]
 
 
 def _convert(
-    tensor: GgufTensor, kind: GgmlType, importance: npt.NDArray[np.float32] | None, rows: slice
+    tensor: GgufTensor, kind: GgmlType, weigh: Callable[[int], npt.NDArray[np.float32]] | None, block: _Block
 ) -> npt.NDArray[Any]:
-    if tensor.source is None:
+    if not tensor.sources:
         assert tensor.values is not None  # noqa: S101 - a planned tensor has one or the other
         return tensor.values
-    W = read(tensor.source, torch.float32, rows)
-    check_finite(W, tensor.source.name, tensor.source.file)
+    source = tensor.sources[block.matrix]
+    W = read(source, torch.float32, block.rows)
+    check_finite(W, source.name, source.file)
     if tensor.unit:
         W = interleave(W, tensor.unit)
     if tensor.offset:
         W = W + tensor.offset
     if kind.quantized:
-        return quantize(W.numpy(), kind, importance)
+        return quantize(W.numpy(), kind, None if weigh is None else weigh(block.matrix))
     if kind.name == "F32":
         return W.contiguous().numpy()
     if kind.name == "BF16":
         return W.to(torch.bfloat16).contiguous().view(torch.uint16).numpy()
     half = W.to(torch.float16)
     if not torch.isfinite(half).all():
-        message = f"{tensor.source.file}: {tensor.source.name} has values beyond 65504, which F16 cannot hold"
+        message = f"{source.file}: {source.name} has values beyond 65504, which F16 cannot hold"
         raise InputError(message, "take BF16, Q8_0 or a K-quant")
     return half.contiguous().numpy()
 
@@ -302,7 +315,7 @@ def interleave(W: torch.Tensor, head: int) -> torch.Tensor:
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, convert: Callable[[slice], npt.NDArray[Any]], blocks: Sequence[slice], threads: int
+    pool: ThreadPoolExecutor, convert: Callable[[_Block], npt.NDArray[Any]], blocks: Sequence[_Block], threads: int
 ) -> Iterator[npt.NDArray[Any]]:
     """Convert blocks in the pool and give them in order, at most one more than threads in memory."""
     if threads == 1:

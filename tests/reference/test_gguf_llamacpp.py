@@ -75,6 +75,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3, tied, partly rotated": ("phi3", PHI | {"tie_word_embeddings": True, "rope_parameters": PARTIAL}),
     "phi3, short factors": ("phi3", longrope(1024, 4096)),
     "phi3, long factors": ("phi3", longrope(128, 4096)),
+    "mixtral": ("mixtral", {"tie_word_embeddings": False}),
+    "mixtral of eight, tied, three for each token": (
+        "mixtral",
+        {"num_local_experts": 8, "num_experts_per_tok": 3, "rope_parameters": LINEAR},
+    ),
+    "qwen3moe": ("qwen3_moe", {"head_dim": 32, "tie_word_embeddings": False}),
+    "qwen3moe, tied, one of four": ("qwen3_moe", {"num_experts_per_tok": 1, "moe_intermediate_size": 32}),
 }
 
 
@@ -121,16 +128,24 @@ def test_llama_cpp_computes_the_logits_of_transformers(tmp_path: Path, case: str
 
 _SCHEMES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K_M", "Q4_K_M", "Q6_K", "IQ4_XS")
 _FEEDBACK: list[tuple[str, str, Any]] = [("llama", scheme, "gptq") for scheme in _SCHEMES]
+_EXPERTS: list[tuple[str, str, Any]] = [
+    (family, scheme, method)
+    for family, scheme in (("mixtral", "Q4_K_M"), ("qwen3_moe", "Q4_0"))
+    for method in ("gptq", "imatrix")
+]
 _FUSED: list[tuple[str, str, Any]] = [
     ("phi3", scheme, method) for scheme in ("Q4_0", "Q4_K_M") for method in ("gptq", "imatrix")
 ]
 
 
-@pytest.mark.parametrize(("family", "scheme", "method"), [*_FEEDBACK, *_FUSED])
+@pytest.mark.parametrize(("family", "scheme", "method"), [*_FEEDBACK, *_FUSED, *_EXPERTS])
 def test_llama_cpp_computes_the_logits_of_the_weights_that_were_chosen(
     tmp_path: Path, family: str, scheme: str, method: Any
 ) -> None:
     shape = {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64}
+    # with every expert chosen, rounded activations change by how much one counts, not which
+    shape |= {"num_experts_per_tok": 4} if family in {"mixtral", "qwen3_moe"} else {}
+    shape |= {"moe_intermediate_size": 256} if family == "qwen3_moe" else {}
     folder = models.tiny_model(tmp_path / "model", family, **shape)
     checkpoint = open_checkpoint(folder)
     target = FORMAT.open(checkpoint, tmp_path, GgufOptions(types=(scheme,), name="m", method=method), "digest")
@@ -156,12 +171,13 @@ def _load_dequantized(folder: Path, file: Path) -> None:
     held = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
     tensors = {}
     for tensor in plan_tensors(checkpoint):
-        assert tensor.source is not None
         values = gguf.quants.dequantize(held[tensor.name].data, held[tensor.name].tensor_type).reshape(tensor.shape)
         if tensor.unit:  # neighbours that rotate together, back to halves
             pairs = values.reshape(-1, tensor.unit // 2, 2, *tensor.shape[1:])
             values = pairs.swapaxes(1, 2).reshape(tensor.shape)
-        tensors[tensor.source.name] = torch.from_numpy(np.array(values, np.float32))
+        matrices = values if tensor.experts else [values]
+        for source, matrix in zip(tensor.sources, matrices, strict=True):
+            tensors[source.name] = torch.from_numpy(np.array(matrix, np.float32))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 

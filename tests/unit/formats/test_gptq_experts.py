@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import tiny_model
+from models import starved_model, tiny_model
 from safetensors.torch import load_file, save_file
 from said import Said
 from walk_data import random_data
@@ -22,19 +22,6 @@ from lf_export.walk.stream import walk
 DATA = random_data([40, 30, 50, 60, 20, 45, 38, 70] * 2)
 BLOCK = {"mixtral": "block_sparse_moe", "qwen3_moe": "mlp"}
 LINEARS = {"mixtral": ("w1", "w3", "w2"), "qwen3_moe": ("gate_proj", "up_proj", "down_proj")}
-
-
-def starved(folder: Path, family: str) -> Path:
-    """A model with one expert a token, whose first layer sends none to expert 0.
-
-    Its logit is zero, and of two others, each other's negatives, one is above that.
-    """
-    tiny_model(folder, family, dtype=torch.bfloat16, num_experts_per_tok=1)
-    tensors = load_file(folder / "model.safetensors")
-    router = tensors[f"model.layers.0.{BLOCK[family]}.gate.weight"]
-    router[0], router[2] = 0, -router[1]
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
 
 
 @pytest.fixture(scope="module", params=BLOCK)
@@ -123,7 +110,7 @@ def test_the_torch_runtime_runs_what_is_stored(model: Path, artifact: tuple[Path
 
 
 def test_an_expert_that_no_token_is_sent_to_is_named_and_falls_back(family: str, tmp_path: Path) -> None:
-    folder = starved(tmp_path / "model", family)
+    folder = starved_model(tmp_path / "model", family)
     gate, up, down = LINEARS[family]
     said = Said()
     with progress.reporting(said):
@@ -164,7 +151,7 @@ def test_what_cannot_be_made_of_experts_is_refused_by_name(family: str, model: P
 
 
 def test_a_snapshot_carries_which_experts_are_starved(family: str, tmp_path: Path) -> None:
-    folder = starved(tmp_path / "model", family)
+    folder = starved_model(tmp_path / "model", family)
     checkpoint = open_checkpoint(folder)
     (tmp_path / "out").mkdir()
     target = FORMAT.open(checkpoint, tmp_path / "out", GptqOptions(group_size=32), "")
