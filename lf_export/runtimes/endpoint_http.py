@@ -131,9 +131,7 @@ class Http:
             return self._value(response.read().decode("utf-8", "replace"), url)
 
     @contextlib.contextmanager
-    def _sent(
-        self, method: str, url: str, body: Mapping[str, Any] | None, accept: str
-    ) -> "Iterator[httpx2.Response]":
+    def _sent(self, method: str, url: str, body: Mapping[str, Any] | None, accept: str) -> "Iterator[httpx2.Response]":
         """A response whose status is 200 and whose body is bounded in size and time."""
         endpoint, lib = self._endpoint, self._lib
         began = time.monotonic()
@@ -213,7 +211,7 @@ _WRONG_SERVER = "see that the URL is that of an OpenAI-compatible server, and no
 def _bounded(lib: Any, stream: Any, url: str, most: int, until: float, endpoint: Endpoint) -> Any:
     """The stream with an end: `most` bytes, `until` by the monotonic clock."""
 
-    class Bounded(lib.SyncByteStream):  # type: ignore[misc,name-defined]  # the library is loaded when it is needed
+    class Bounded(lib.SyncByteStream):  # type: ignore[misc]  # the library is loaded when it is needed
         def __iter__(self) -> Iterator[bytes]:
             count = 0
             for chunk in stream:

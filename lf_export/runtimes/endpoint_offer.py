@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lf_export.errors import ExportError, InputError, StepError
@@ -15,14 +15,14 @@ Scoring = Literal["echo", "steps"]
 
 # Beyond OpenAI's interface, and harmless: everything greedy, special tokens kept, token ids given, nothing shared
 # between prompts. A server that refuses fields it does not know is asked without them.
-_WIDER: Mapping[str, Any] = {
+_WIDER: dict[str, Any] = {
     "repetition_penalty": 1.0,
     "skip_special_tokens": False,
     "spaces_between_special_tokens": False,
     "return_token_ids": True,
 }
-_FRESH: Mapping[str, Any] = {"cache_prompt": False, "cache_salt": "lf-export"}
-_USAGE: Mapping[str, Any] = {"stream_options": {"include_usage": True}}
+_FRESH: dict[str, Any] = {"cache_prompt": False, "cache_salt": "lf-export"}
+_USAGE: dict[str, Any] = {"stream_options": {"include_usage": True}}
 _NOT_OFFERED = frozenset({404, 405, 501})
 _NOT_LIKE_THAT = frozenset({400, 422})
 _DATED = re.compile(r"-\d{4}-?\d{2}-?\d{2}\Z")
@@ -65,9 +65,9 @@ class Offer:
     model: str
     api: Literal["completions", "chat"]
     prompt: Literal["ids", "text", "text-without-bos"] = "ids"
-    extras: Mapping[str, Any] = field(default_factory=dict)
-    fresh: Mapping[str, Any] = field(default_factory=dict)
-    ids_by: Mapping[str, Any] | None = None
+    extras: dict[str, Any] = field(default_factory=dict)
+    fresh: dict[str, Any] = field(default_factory=dict)
+    ids_by: dict[str, Any] | None = None
     scoring: Scoring | None = None
     tokenizes: bool = False
 
@@ -92,8 +92,10 @@ def find_offer(http: Http, endpoint: Endpoint, sample: Question) -> Offer:
     first: RefusedError | None = None
     for api in ("completions", "chat") if endpoint.api == "auto" else (endpoint.api,):
         try:
-            return _completions(http, endpoint, model, sample) if api == "completions" else _chat(
-                http, endpoint, model, sample
+            return (
+                _completions(http, endpoint, model, sample)
+                if api == "completions"
+                else _chat(http, endpoint, model, sample)
             )
         except RefusedError as error:
             if error.code not in _NOT_OFFERED:
@@ -137,34 +139,31 @@ def _only_model(http: Http, endpoint: Endpoint) -> str:
 
 
 def _completions(http: Http, endpoint: Endpoint, model: str, sample: Question) -> Offer:
-    refused: RefusedError | None = None
-    for prompt in ("ids", "text"):
-        for extras, fresh in ((_WIDER, _FRESH), ({}, {})):
-            offer = Offer(model, "completions", prompt, extras, fresh)  # type: ignore[arg-type]
-            try:
-                reply = _tried(http, endpoint, offer, sample)
-            except RefusedError as error:
-                if error.code not in _NOT_LIKE_THAT:
-                    raise
-                refused = error
-                continue
-            return _refined(http, endpoint, offer, sample, reply)
-    raise refused or AssertionError
+    tried = [
+        Offer(model, "completions", "ids", _WIDER, _FRESH),
+        Offer(model, "completions", "ids"),
+        Offer(model, "completions", "text", _WIDER, _FRESH),
+        Offer(model, "completions", "text"),
+    ]
+    offer, reply = _first_taken(http, endpoint, tried, sample)
+    return _refined(http, endpoint, offer, sample, reply)
 
 
 def _chat(http: Http, endpoint: Endpoint, model: str, sample: Question) -> Offer:
-    refused: RefusedError | None = None
-    for extras, fresh in ((_WIDER, _FRESH), ({}, {})):
-        offer = Offer(model, "chat", "text", extras, fresh)
+    tried = [Offer(model, "chat", "text", _WIDER, _FRESH), Offer(model, "chat", "text")]
+    offer, _ = _first_taken(http, endpoint, tried, sample)
+    return replace(offer, extras=offer.extras | _usage(http, endpoint, offer, sample))
+
+
+def _first_taken(http: Http, endpoint: Endpoint, tried: Sequence[Offer], sample: Question) -> tuple[Offer, Reply]:
+    """The first way of asking that the server takes, and its answer."""
+    for offer in tried:
         try:
-            _tried(http, endpoint, offer, sample)
+            return offer, _tried(http, endpoint, offer, sample)
         except RefusedError as error:
-            if error.code not in _NOT_LIKE_THAT:
+            if error.code not in _NOT_LIKE_THAT or offer is tried[-1]:
                 raise
-            refused = error
-            continue
-        return _with(offer, extras=extras | _usage(http, endpoint, offer, sample))
-    raise refused or AssertionError
+    raise AssertionError
 
 
 def _tried(http: Http, endpoint: Endpoint, offer: Offer, sample: Question, **more: Any) -> Reply:
@@ -184,11 +183,11 @@ def url_of(endpoint: Endpoint, offer: Offer) -> str:
 def _refined(http: Http, endpoint: Endpoint, offer: Offer, sample: Question, reply: Reply) -> Offer:
     """What else can be had from an interface that answers."""
     if offer.prompt == "text" and sample.bos and reply.prompt_tokens == len(sample.ids) + 1:
-        offer = _with(offer, prompt="text-without-bos")
-    ids_by: Mapping[str, Any] | None = {} if reply.ids else None
+        offer = replace(offer, prompt="text-without-bos")
+    ids_by: dict[str, Any] | None = {} if reply.ids else None
     if ids_by is None and (asked := _quietly(http, endpoint, offer, sample, logprobs=1)) and asked.ids:
         ids_by = {"logprobs": 1}
-    return _with(
+    return replace(
         offer,
         extras=offer.extras | _usage(http, endpoint, offer, sample),
         ids_by=ids_by,
@@ -197,7 +196,7 @@ def _refined(http: Http, endpoint: Endpoint, offer: Offer, sample: Question, rep
     )
 
 
-def _usage(http: Http, endpoint: Endpoint, offer: Offer, sample: Question) -> Mapping[str, Any]:
+def _usage(http: Http, endpoint: Endpoint, offer: Offer, sample: Question) -> dict[str, Any]:
     """The field that has the counts of tokens at a stream's end, where the server takes it."""
     url = url_of(endpoint, offer)
     body = offer.body(sample, 1) | dict(offer.extras) | dict(_USAGE) | {"stream": True}
@@ -253,7 +252,3 @@ def tokenized(http: Http, endpoint: Endpoint, offer: Offer, text: str) -> tuple[
         return None
     tokens = found.get("tokens") if isinstance(found, Mapping) else None
     return tuple(tokens) if isinstance(tokens, list) and all(isinstance(each, int) for each in tokens) else None
-
-
-def _with(offer: Offer, **changes: Any) -> Offer:
-    return Offer(**(vars(offer) | changes))

@@ -9,7 +9,7 @@ from typing import Any
 from lf_export.errors import StepError
 from lf_export.runtimes.endpoint_http import TurnedAwayError
 
-_TOKEN_ID = "token_id:"
+_ID_MARK = "token_id:"
 # Log-probabilities are float32 and rounded: this much over 0, or of their sum over 1, is no lie.
 _ROUNDING = 1e-3
 
@@ -111,7 +111,7 @@ def read_stream(events: Iterable[Any], url: str, began: float, most: int) -> Rep
         choice = _choice(event, url)
         if choice is None:
             continue
-        delta = choice.get("delta") if isinstance(choice.get("delta"), Mapping) else choice
+        delta = _part(choice, "delta")
         ids = _take(reply, choice, delta, url)
         if ids or _text(delta) or delta.get("tool_calls") or delta.get("reasoning_content"):
             reply.arrivals.append((now, len(ids) if ids is not None else None))
@@ -139,8 +139,7 @@ def read_whole(value: Any, url: str) -> Reply:
     choice = _choice(value, url)
     if choice is None:
         raise StepError(f"{url}: no choices in the answer", "see that the model is loaded")
-    message = choice.get("message") if isinstance(choice.get("message"), Mapping) else choice
-    _take(reply, choice, message, url)
+    _take(reply, choice, _part(choice, "message"), url)
     reply.finish = str(choice.get("finish_reason"))
     return reply
 
@@ -187,6 +186,12 @@ def _take(reply: Reply, choice: Mapping[str, Any], delta: Mapping[str, Any], url
     return ids
 
 
+def _part(choice: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What holds an answer's text: the chat interface has it one level down."""
+    part = choice.get(name)
+    return part if isinstance(part, Mapping) else choice
+
+
 def _text(delta: Mapping[str, Any]) -> str:
     text = delta.get("text", delta.get("content"))
     return text if isinstance(text, str) else ""
@@ -227,8 +232,8 @@ def _positions(logprobs: Any, url: str) -> Iterator[tuple[int | None, Candidates
 
 
 def _id_of(token: Any) -> int | None:
-    digits = str(token).removeprefix(_TOKEN_ID)
-    return int(digits) if str(token).startswith(_TOKEN_ID) and digits.isdecimal() else None
+    digits = str(token).removeprefix(_ID_MARK)
+    return int(digits) if str(token).startswith(_ID_MARK) and digits.isdecimal() else None
 
 
 def _candidates(pairs: Sequence[tuple[Any, Any]], own: Any, url: str) -> Candidates:

@@ -81,16 +81,17 @@ def checked_url(url: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
         raise InputError(f"{shown}: expected a URL such as http://127.0.0.1:8080/v1, with http or https and a host")
     if parts.query or parts.fragment:
-        raise InputError(f"{parts.scheme}://{parts.netloc}{parts.path}: expected no query (?…) and no fragment (#…)")
+        raise InputError(f"{parts.scheme}://{parts.netloc}{parts.path}: expected no query (?…), no fragment (#…)")
     return url.rstrip("/")
 
 
 def _split(url: str, shown: str) -> tuple[SplitResult, int | None]:
     try:
         parts = urlsplit(url)
-        return parts, parts.port
+        port = parts.port
     except ValueError as error:  # a port above 65535, a broken IPv6 address
-        raise InputError(f"{shown}: not a URL: expected one such as http://127.0.0.1:8080/v1") from error
+        raise InputError(f"{shown}: not a URL, expected one such as http://127.0.0.1:8080/v1") from error
+    return parts, port
 
 
 def name_of(url: str) -> str:
