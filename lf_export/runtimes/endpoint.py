@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from lf_export.errors import StepError
+from lf_export.errors import ExportError, StepError
 from lf_export.runtimes.endpoint_http import Http
 from lf_export.runtimes.endpoint_offer import (
     Offer,
@@ -119,7 +119,23 @@ class EndpointSession:
         Raises:
             StepError: none after all attempts, or one that cannot be believed.
         """
-        return self._asked(question, max_tokens, **(self.offer.ids_by or {}))
+        reply = self._asked(question, max_tokens, **(self.offer.ids_by or {}))
+        if self.offer.tokenizes and reply.token_ids is None and (ids := self._native_ids(question, max_tokens)):
+            reply.ids, reply.completion_tokens = ids, len(ids)
+        return reply
+
+    def _native_ids(self, question: Question, max_tokens: int) -> list[int] | None:
+        """The answer's token ids by llama.cpp's own interface, which gives all of them; None elsewhere."""
+        if self.offer.prompt != "ids":
+            return None
+        body = {"prompt": list(question.ids), "n_predict": max_tokens, "temperature": 0, "return_tokens": True}
+        try:
+            found = self._http.json("POST", f"{self.endpoint.root}/completion", body)
+        except ExportError:
+            return None
+        tokens = found.get("tokens") if isinstance(found, dict) else None
+        whole = isinstance(tokens, list) and len(tokens) <= max_tokens and all(isinstance(each, int) for each in tokens)
+        return tokens if whole else None
 
     def timed(self, question: Question, max_tokens: int) -> Reply:
         """A greedy answer for its times: nothing is shared with other prompts where the server can be told so."""
@@ -143,7 +159,7 @@ class EndpointSession:
             return reply.candidates[len(prompt) : len(whole)]
         found = []
         for place in range(len(answer)):
-            reply = self._whole([*prompt, *answer[:place]], step_fields())
+            reply = self._whole([*prompt, *answer[:place]], step_fields(self.offer.plain))
             if len(reply.candidates) != 1:
                 raise StepError(f"{self._url}: {len(reply.candidates)} positions with log-probabilities, expected 1")
             found += reply.candidates

@@ -7,10 +7,13 @@ from typing import Any, Literal
 
 from lf_export.errors import ExportError, InputError, StepError
 from lf_export.runtimes.endpoint_http import Http, RefusedError
-from lf_export.runtimes.endpoint_reply import Reply, read_whole
+from lf_export.runtimes.endpoint_reply import Candidates, Reply, read_whole
 from lf_export.runtimes.endpoint_settings import Endpoint
 
 TOP_K = 20  # vLLM gives no more unless it is told to
+_TRIED = 6
+# Two passes over the same tokens differ by less; another distribution does by more.
+_SAME = 0.02
 Scoring = Literal["echo", "steps"]
 
 # Beyond OpenAI's interface, and harmless: everything greedy, special tokens kept, token ids given, nothing shared
@@ -59,6 +62,7 @@ class Offer:
         fresh: fields that keep it from sharing work between prompts.
         ids_by: fields that make it give token ids of an answer; None: it gives none.
         scoring: how log-probabilities of a given text are got; None: not at all.
+        plain: a token that stands for a whole letter, for `steps`.
         tokenizes: whether it has `/tokenize`.
     """
 
@@ -69,6 +73,7 @@ class Offer:
     fresh: dict[str, Any] = field(default_factory=dict)
     ids_by: dict[str, Any] | None = None
     scoring: Scoring | None = None
+    plain: int = 0
     tokenizes: bool = False
 
     def body(self, question: Question, max_tokens: int) -> dict[str, Any]:
@@ -187,11 +192,12 @@ def _refined(http: Http, endpoint: Endpoint, offer: Offer, sample: Question, rep
     ids_by: dict[str, Any] | None = {} if reply.ids else None
     if ids_by is None and (asked := _quietly(http, endpoint, offer, sample, logprobs=1)) and asked.ids:
         ids_by = {"logprobs": 1}
+    if offer.prompt == "ids":
+        offer = _scored(http, endpoint, offer, sample)
     return replace(
         offer,
         extras=offer.extras | _usage(http, endpoint, offer, sample),
         ids_by=ids_by,
-        scoring=_scoring(http, endpoint, offer, sample) if offer.prompt == "ids" else None,
         tokenizes=tokenized(http, endpoint, offer, sample.text) is not None,
     )
 
@@ -210,13 +216,34 @@ def _usage(http: Http, endpoint: Endpoint, offer: Offer, sample: Question) -> di
     return _USAGE
 
 
-def _scoring(http: Http, endpoint: Endpoint, offer: Offer, sample: Question) -> Scoring | None:
-    """How log-probabilities are given with token ids: for a whole prompt, or for the next token only."""
+def _scored(http: Http, endpoint: Endpoint, offer: Offer, sample: Question) -> Offer:
+    """The offer with how log-probabilities are given with token ids: for a whole prompt, or for the next token only.
+
+    llama.cpp shows none where the next token is but a part of a letter, so that another is forced: that this leaves
+    the log-probabilities as they are is seen where both are shown.
+    """
     echoed = _quietly(http, endpoint, offer, sample, **echo_fields())
     if echoed and len(echoed.candidates) > len(sample.ids) and tuple(echoed.ids[: len(sample.ids)]) == sample.ids:
-        return "echo"
-    step = _quietly(http, endpoint, offer, sample, **step_fields())
-    return "steps" if step and len(step.candidates) == 1 and len(step.candidates[0].ids) > 1 else None
+        return replace(offer, scoring="echo")
+    for end in range(len(sample.ids), max(len(sample.ids) - _TRIED, 0), -1):
+        shorter = replace(sample, ids=sample.ids[:end])
+        freely = _quietly(http, endpoint, offer, shorter, **(step_fields(0) | {"logit_bias": {}}))
+        if freely is None:
+            return offer
+        if not freely.candidates:
+            continue
+        for plain in dict.fromkeys(sample.ids[: -_TRIED - 1 : -1]):
+            forced = _quietly(http, endpoint, offer, shorter, **step_fields(plain))
+            if forced and len(forced.candidates) == 1 and _alike(freely.candidates[0], forced.candidates[0]):
+                return replace(offer, scoring="steps", plain=plain)
+    return offer
+
+
+def _alike(one: Candidates, other: Candidates) -> bool:
+    return len(one.ids) > 1 and all(
+        index == same and abs(value - also) < _SAME
+        for index, same, value, also in zip(one.ids, other.ids, one.logprobs, other.logprobs, strict=False)
+    )
 
 
 def echo_fields() -> dict[str, Any]:
@@ -224,9 +251,10 @@ def echo_fields() -> dict[str, Any]:
     return {"echo": True, "logprobs": TOP_K, "return_tokens_as_token_ids": True}
 
 
-def step_fields() -> dict[str, Any]:
-    """Fields that have those of the next token, an end token included."""
-    return {"logprobs": TOP_K, "ignore_eos": True, "return_tokens_as_token_ids": True, "cache_prompt": True}
+def step_fields(plain: int) -> dict[str, Any]:
+    """Fields that have those of the next token, an end token included, while the token `plain` is written."""
+    bias = {"logit_bias": {str(plain): 100.0}, "ignore_eos": True}
+    return {"logprobs": TOP_K, "return_tokens_as_token_ids": True, "cache_prompt": True} | bias
 
 
 def _quietly(http: Http, endpoint: Endpoint, offer: Offer, sample: Question, **more: Any) -> Reply | None:

@@ -58,8 +58,13 @@ class Reply:
 
     @property
     def token_ids(self) -> tuple[int, ...] | None:
-        """The answer's token ids, where every piece of it came with its own."""
-        return tuple(self.ids) if self.ids and all(count is not None for _, count in self.arrivals) else None
+        """The answer's token ids, where the server gave those of every token that it counts.
+
+        llama.cpp holds back a letter of several tokens until it is whole, and then gives the id of its last token.
+        """
+        count = self.completion_tokens
+        whole = count is not None and len(self.ids) in ({count} if self.cut else {count, count - 1})
+        return tuple(self.ids) if whole and self.ids else None
 
     @property
     def cut(self) -> bool:

@@ -258,6 +258,7 @@ def _load(asking: _Asking) -> None:
 
 
 def _times(reply: Reply) -> tuple[float, ...]:
-    """The time of each token, that of the end token included."""
+    """The time of each token, that of the end token included; where nothing was seen before the end, that alone."""
     times = reply.token_times()
-    return times if reply.cut else (*times, reply.ended)
+    apart = not reply.cut and (not times or times[-1] < reply.ended)  # else the end came with the last token
+    return (*times, reply.ended) if apart or not times else times
