@@ -1,14 +1,17 @@
 """`lf-export bench`: artifacts against the merged model, and the verdict."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from lf_export.cli.options import FOLDER, json_option, margin_option, threads_option
 
+_SECONDS = click.FloatRange(min=0, min_open=True)
+
 
 @click.command(short_help="Artifacts against the merged model: the verdict.")
-@click.argument("artifacts", type=FOLDER, nargs=-1, required=True)
+@click.argument("artifacts", nargs=-1, required=True)
 @click.option("--baseline", type=FOLDER, required=True, help="The merged model that the artifacts are made of.")
 @click.option("-o", "--out", type=FOLDER, required=True, help="The folder for report.json, report.md, junit.xml.")
 @click.option("--dialect", default="chat-template", show_default=True, help="As the model was trained.")
@@ -26,6 +29,21 @@ from lf_export.cli.options import FOLDER, json_option, margin_option, threads_op
 @click.option("--limit-no-call", type=click.IntRange(min=1), help="A stratified part of the suite without calls.")
 @click.option("--limit-chat", type=click.IntRange(min=1), help="A part of the chat text.")
 @click.option("--max-new-tokens", type=click.IntRange(min=8), default=192, show_default=True, help="Longest answer.")
+@click.option("--model", help="At an endpoint: the model's name there [default: the only one that it lists].")
+@click.option(
+    "--api",
+    type=click.Choice(["auto", "completions", "chat"]),
+    default="auto",
+    show_default=True,
+    help="At an endpoint: completions takes our own prompt, chat messages and tools.",
+)
+@click.option("--api-key-env", metavar="VARIABLE", help="The variable with its key [default: OPENAI_API_KEY].")
+@click.option("--concurrency", default="1,4", show_default=True, help="Requests under way together, one run each.")
+@click.option("--requests", type=click.IntRange(min=1), default=16, show_default=True, help="Requests of such a run.")
+@click.option("--ttft-limit", type=_SECONDS, default=1.0, show_default=True, help="Goodput: to the first token.")
+@click.option("--tpot-limit", type=_SECONDS, default=0.1, show_default=True, help="Goodput: for each token after it.")
+@click.option("--read-timeout", type=_SECONDS, default=60.0, show_default=True, help="Seconds without a byte.")
+@click.option("--total-timeout", type=_SECONDS, default=300.0, show_default=True, help="Seconds for an answer.")
 @margin_option
 @click.option(
     "--enforce", multiple=True, metavar="ARTIFACT", help="Artifacts that decide the exit status [default: all]."
@@ -34,7 +52,7 @@ from lf_export.cli.options import FOLDER, json_option, margin_option, threads_op
 @threads_option
 @json_option
 def bench(
-    artifacts: tuple[Path, ...],
+    artifacts: tuple[str, ...],
     baseline: Path,
     out: Path,
     dialect: str,
@@ -46,6 +64,15 @@ def bench(
     limit_no_call: int | None,
     limit_chat: int | None,
     max_new_tokens: int,
+    model: str | None,
+    api: Literal["auto", "completions", "chat"],
+    api_key_env: str | None,
+    concurrency: str,
+    requests: int,
+    ttft_limit: float,
+    tpot_limit: float,
+    read_timeout: float,
+    total_timeout: float,
     margin: float,
     enforce: tuple[str, ...],
     seed: int,
@@ -54,13 +81,28 @@ def bench(
 ) -> int:
     """Judge ARTIFACTS item by item against the baseline, each in its own runtime.
 
+    An artifact is a folder, a GGUF file, or [NAME=]endpoint:URL: an OpenAI-compatible server, such as
+    endpoint:http://127.0.0.1:8080/v1. Its key comes from the environment.
+
     Exit status: 0 PASS, 10 FAIL, 11 INCONCLUSIVE.
     """
     from lf_export.cli.output import emit
     from lf_export.cli.progress import shown
-    from lf_export.steps.bench import BenchOptions, bench_artifacts, named_artifacts, runtimes_by_name
+    from lf_export.steps.bench import BenchOptions, bench_artifacts, runtimes_by_name
+    from lf_export.steps.judged import judged_artifacts
 
-    named = named_artifacts(artifacts)
+    named = judged_artifacts(
+        artifacts,
+        model=model,
+        api=api,
+        api_key_env=api_key_env,
+        concurrency=_counts(concurrency),
+        requests=requests,
+        ttft_limit=ttft_limit,
+        tpot_limit=tpot_limit,
+        read_timeout=read_timeout,
+        total_timeout=total_timeout,
+    )
     options = BenchOptions(
         dialect=dialect,
         calls=calls,
@@ -80,3 +122,15 @@ def bench(
         outcome = bench_artifacts(named, baseline, out, options)
     emit(outcome.facts, outcome.text, as_json=as_json)
     return outcome.status
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    try:
+        counts = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        counts = ()
+    if not counts or min(counts) < 1 or max(counts) > 1024:
+        raise click.BadParameter(
+            f"{text!r}: expected numbers from 1 to 1024 such as 1,4,16", param_hint="--concurrency"
+        )
+    return counts

@@ -72,6 +72,10 @@ class ChatTemplate:
             raise InputError("the conversation ends with an answer, expected the user's turn to generate after")
         return self._pieces(turns, tuple(functions), generate=generate)
 
+    def plain_messages(self, messages: Sequence[Mapping[str, Any]], functions: Sequence[FunctionSpec]) -> list[Message]:
+        """The messages that a template without tools is given: functions and calls as text in them."""
+        return self._plain(responses_as_user(read_turns(messages)), functions)
+
     def parse(self, text: str) -> Answer:
         """What the model's text is; see `Dialect.parse`."""
         return read_answer(text, self.form, self._ends)

@@ -87,19 +87,30 @@ def _index(node: yaml.Node, location: Location, lines: dict[Location, int]) -> I
 
 
 def _name_mistakes(value: dict[str, Any]) -> Iterator[tuple[Location, str]]:
-    """Names of artifacts that are reserved, and names elsewhere in the recipe that no artifact has."""
+    """Names of artifacts that are reserved or taken, and names elsewhere in the recipe that no artifact has."""
     names = list(_mapping(value, "quantize"))
-    for name in names:
-        if name in RESERVED_NAMES:
-            yield ("quantize", name), "the name is reserved, expected another"
+    bench = _mapping(value, "bench")
+    servers = _mapping(bench, "endpoints")
+    for location in [("quantize", name) for name in names] + [("bench", "endpoints", name) for name in servers]:
+        if location[-1] in RESERVED_NAMES:
+            yield location, "the name is reserved, expected another"
+    for name in servers:
+        if name in names:
+            yield ("bench", "endpoints", name), "an artifact has that name, expected another"
+    judged = [*names, *servers]
     enforce = _mapping(value, "gate").get("enforce")
-    uses: list[tuple[Location, Any]] = []
+    uses: list[tuple[Location, Any, list[Any]]] = []
     if isinstance(enforce, list):
-        uses += [(("gate", "enforce", position), name) for position, name in enumerate(enforce)]
-    uses += [(("bench", "runtimes", name), name) for name in _mapping(_mapping(value, "bench"), "runtimes")]
-    for location, name in uses:
-        if name not in names:
-            yield location, f"no artifact is named {name!r}, expected one of: {', '.join(map(str, names)) or 'none'}"
+        uses += [(("gate", "enforce", position), name, judged) for position, name in enumerate(enforce)]
+    uses += [(("bench", "runtimes", name), name, names) for name in _mapping(bench, "runtimes")]
+    uses += [
+        (("bench", "endpoints", name, "artifact"), server["artifact"], names)
+        for name, server in servers.items()
+        if isinstance(server, dict) and server.get("artifact") is not None
+    ]
+    for where, name, known in uses:
+        if name not in known:
+            yield where, f"no artifact is named {name!r}, expected one of: {', '.join(map(str, known)) or 'none'}"
 
 
 def _mapping(value: dict[str, Any], key: str) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_serializer, model_validator
 
+from lf_export.errors import InputError
+from lf_export.runtimes.endpoint_settings import Api, Endpoint, checked_url
 from lf_export.walk.budget import parse_size
 
 ArtifactName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -245,6 +247,55 @@ class SuiteRecipe(_Strict):
     limit: int | None = Field(None, ge=1, description="How many items: a stratified part; all where it is not given.")
 
 
+def _a_url(text: str) -> str:
+    try:
+        return checked_url(text)
+    except InputError as error:
+        raise ValueError(error.message) from error
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class EndpointRecipe(_Strict):
+    """A server with an OpenAI-compatible interface that is judged as an artifact is."""
+
+    url: Annotated[str, AfterValidator(_a_url)] = Field(
+        description="Where its interface begins, such as http://127.0.0.1:8080/v1; no credentials in it."
+    )
+    artifact: ArtifactName | None = Field(
+        None, description="The artifact of this recipe that it serves: for its size, scheme and digest."
+    )
+    model: str | None = Field(None, description="The model's name there; the only one it lists where not given.")
+    api: Api = Field(
+        "auto",
+        description="`completions` takes our own prompt, `chat` messages and tools; `auto`: completions where offered.",
+    )
+    api_key_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
+        None,
+        description="The environment variable that holds the key; OPENAI_API_KEY where not given, over https or to "
+        "this machine alone.",
+    )
+    concurrency: list[Annotated[int, Field(ge=1, le=1024)]] = Field(
+        default_factory=lambda: [1, 4], min_length=1, description="Requests under way together, one measurement each."
+    )
+    requests: int = Field(16, ge=1, description="Requests of each such measurement, as many as are under way at least.")
+    ttft_limit: Seconds = Field(1.0, description="Goodput: seconds to the first token.")
+    tpot_limit: Seconds = Field(0.1, description="Goodput: seconds for each token after it.")
+    connect_timeout: Seconds = Field(5.0, description="Seconds for a connection.")
+    read_timeout: Seconds = Field(60.0, description="Seconds without a byte.")
+    total_timeout: Seconds = Field(300.0, description="Seconds for a whole answer.")
+    max_answer_bytes: int = Field(8 << 20, ge=1024, description="The longest answer, as it comes over the wire.")
+    retries: int = Field(
+        4, ge=0, le=20, description="How often a request is repeated that was turned away (429, 5xx) or cut off."
+    )
+
+    def settings(self) -> Endpoint:
+        """As the runtime takes them."""
+        given = self.model_dump(exclude={"artifact"})
+        return Endpoint(**given | {"concurrency": tuple(self.concurrency)})
+
+
 class BenchRecipe(_Strict):
     """What the artifacts are judged on."""
 
@@ -257,6 +308,9 @@ class BenchRecipe(_Strict):
     latency_tokens: int = Field(48, ge=2, description="Tokens generated for each timed prompt.")
     runtimes: dict[ArtifactName, Literal["torch", "transformers", "llamacpp", "onnx", "genai"]] = Field(
         default_factory=dict, description="A runtime other than the format's own, by artifact."
+    )
+    endpoints: dict[ArtifactName, EndpointRecipe] = Field(
+        default_factory=dict, description="Servers that are judged too, by the name that the report gives them."
     )
     seed: int = Field(0, ge=0)
 

@@ -14,12 +14,13 @@ from lf_export.report.model import (
     Latency,
     Machine,
     NoCallMetrics,
-    Percentiles,
     RawValues,
     Report,
     SuiteFacts,
     Suites,
 )
+from lf_export.report.parts import Percentiles
+from lf_export.report.serving import ServingLevel, ShownFidelity
 from lf_export.report.table import render_table
 
 __all__ = [
@@ -37,6 +38,8 @@ __all__ = [
     "Percentiles",
     "RawValues",
     "Report",
+    "ServingLevel",
+    "ShownFidelity",
     "SuiteFacts",
     "Suites",
     "read_report",

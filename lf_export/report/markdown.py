@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from lf_export.report import cells
 from lf_export.report.model import ArtifactReport, Report, SuiteFacts
+from lf_export.report.serving import failures_text, limits_text, serving_rows, shown_rows
 from lf_export.report.table import NOT_REPRESENTATIVE, reasons, speed_mark
 
 _CLASSES = ("call", "name", "key", "value", "punct", "prose", "functions", "prompt")
@@ -19,6 +20,7 @@ def to_markdown(report: Report) -> str:
         _categories(report),
         _fidelity(report),
         _speed(report),
+        _serving(report),
         _notes(report),
         _provenance(report),
     ]
@@ -149,7 +151,17 @@ def _fidelity(report: Report) -> list[str]:
         for artifact in _all(report)
         if artifact.chat_perplexity is not None
     ]
+    shown = [
+        (artifact.name, sorted(artifact.fidelity_shown.items(), key=lambda pair: _class_order(pair[0])))
+        for artifact in report.artifacts
+        if artifact.fidelity_shown
+    ]
     blocks = []
+    if shown:
+        note = (
+            "A server shows its likeliest tokens only: its KL is a lower bound, over these tokens and the rest as one."
+        )
+        blocks += [note, cells.markdown_table(*shown_rows(shown))]
     if rows:
         note = "KL(baseline ‖ artifact) in nats on the reference answers; `call` is all tokens inside a call."
         blocks += [note, cells.markdown_table(head, rows)]
@@ -187,6 +199,15 @@ def _speed(report: Report) -> list[str]:
             f"{NOT_REPRESENTATIVE} not representative for speed: this runtime judges answers, it does not serve them."
         )
     return blocks
+
+
+def _serving(report: Report) -> list[str]:
+    named = [(artifact.name, artifact.serving) for artifact in _all(report) if artifact.serving]
+    if not named:
+        return []
+    blocks = ["## Under load", "\n".join(limits_text(named)), cells.markdown_table(*serving_rows(named))]
+    failed = [f"- {line}" for line in failures_text(named)]
+    return [*blocks, "\n".join(failed)] if failed else blocks
 
 
 def _speed_cells(artifact: ArtifactReport, base: ArtifactReport) -> Iterator[str]:

@@ -5,29 +5,17 @@ finite becomes `None`, so that a report is always plain JSON. Times are in secon
 (0.03 is 3 percentage points), KL is in nats.
 """
 
-import math
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
+
+from lf_export.report.parts import Count, Measured, Percentiles, Share
+from lf_export.report.parts import Part as _Part
+from lf_export.report.serving import ServingLevel, ShownFidelity
 
 _P = TypeVar("_P", bound=BaseModel)
 
 VerdictName = Literal["PASS", "FAIL", "INCONCLUSIVE"]
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-Measured = Annotated[float | None, BeforeValidator(_finite)]
-
-
-class _Part(BaseModel):
-    """Fields are checked; values may come from the dataclasses of `lf_export.metrics` as they are."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True, allow_inf_nan=False)
 
 
 class Machine(_Part):
@@ -132,14 +120,6 @@ class Fidelity(_Part):
     margin_p1: Measured = Field(None, description="First percentile of that margin; negative where preferences flip.")
 
 
-class Percentiles(_Part):
-    """p50, p90 and p99, in seconds."""
-
-    p50: Measured
-    p90: Measured
-    p99: Measured
-
-
 class Latency(_Part):
     """Batch size 1, nothing shared between prompts."""
 
@@ -240,8 +220,12 @@ class ArtifactReport(_Part):
         default_factory=dict,
         description="By token class: prompt, functions, prose, name, key, value, punct; `call` is the last four.",
     )
+    fidelity_shown: dict[str, ShownFidelity] = Field(
+        default_factory=dict, description="In place of `fidelity`, for a server that shows its likeliest tokens only."
+    )
     chat_perplexity: Measured = None
     latency: Latency | None = None
+    serving: list[ServingLevel] = Field(default_factory=list, description="A server under load, by concurrency.")
     load_seconds: Measured = None
     cpu_seconds: Measured = Field(None, description="Processor time of the whole measurement.")
     peak_rss_bytes: Count | None = None

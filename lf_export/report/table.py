@@ -2,6 +2,7 @@
 
 from lf_export.report import cells
 from lf_export.report.model import ArtifactReport, Report
+from lf_export.report.serving import limits_text, serving_rows
 
 _HEAD = ("artifact", "verdict", "exact calls", "abstention", "KL call", "chat ppl", "TTFT", "tok/s", "disk")
 NOT_REPRESENTATIVE = "†"
@@ -15,6 +16,8 @@ def render_table(report: Report) -> str:
         *(_row(artifact, _verdict(artifact)) for artifact in report.artifacts),
     ]
     lines = [cells.plain_table(_HEAD, rows), ""]
+    if served := [(artifact.name, artifact.serving) for artifact in report.artifacts if artifact.serving]:
+        lines += [cells.plain_table(*serving_rows(served)), *limits_text(served), ""]
     for artifact in report.artifacts:
         lines += [f"{artifact.name}: {reason}" for reason in reasons(artifact)]
     if not all(each.representative for each in (report.baseline, *report.artifacts)):

@@ -23,6 +23,7 @@ from lf_export.runtimes import RUNTIMES, default_runtime
 from lf_export.runtimes.causal import load_tokenizer
 from lf_export.steps.findings import artifact_report, overall_verdict
 from lf_export.steps.measure import Measured, Workload, loops_more, measure
+from lf_export.steps.measure_endpoint import ServedArtifact, check_endpoint, measure_endpoint
 from lf_export.steps.prompts import Prompt, answered, grouped, prepare
 from lf_export.steps.sources import data_path, shown_path
 
@@ -118,7 +119,9 @@ def runtimes_by_name(given: Sequence[str], names: Sequence[str]) -> dict[str, st
     return found
 
 
-def bench_artifacts(artifacts: Mapping[str, Path], baseline: Path, out: Path, options: BenchOptions) -> BenchOutcome:
+def bench_artifacts(
+    artifacts: Mapping[str, Path | ServedArtifact], baseline: Path, out: Path, options: BenchOptions
+) -> BenchOutcome:
     """Judge every artifact against `baseline`; writes report.json and report.md into the folder `out`.
 
     An earlier report in `out` is replaced when the new one is complete.
@@ -126,7 +129,7 @@ def bench_artifacts(artifacts: Mapping[str, Path], baseline: Path, out: Path, op
     Raises:
         InputError: suites, dialect or baseline that cannot be used.
         MissingError: a runtime's package is not installed.
-        StepError: the baseline cannot be measured.
+        StepError: the baseline cannot be measured, or a server does not answer before it is.
     """
     unknown = [name for name in options.enforce or () if name not in artifacts]
     if unknown:
@@ -135,8 +138,12 @@ def bench_artifacts(artifacts: Mapping[str, Path], baseline: Path, out: Path, op
     dialect = dialect_for(options.dialect, tokenizer)
     items, suites = _suites(options)
     workload = _workload(items, dialect, tokenizer, options)
+    for served in artifacts.values():
+        if isinstance(served, ServedArtifact):
+            check_endpoint(served, workload, dialect, tokenizer)
     with staging(out, overwrite=True) as folder, tempfile.TemporaryDirectory(dir=folder) as scratch:
-        measured = _measure_all({BASELINE: baseline, **artifacts}, workload, dialect, options, Path(scratch))
+        paths = {BASELINE: baseline, **artifacts}
+        measured = _measure_all(paths, workload, dialect, tokenizer, options, Path(scratch))
         report = _report(artifacts, baseline, measured, workload, suites, options)
         write_report(report, folder)
         write_manifest(folder, manifest("bench", verdict=report.verdict))
@@ -144,25 +151,34 @@ def bench_artifacts(artifacts: Mapping[str, Path], baseline: Path, out: Path, op
 
 
 def _measure_all(
-    paths: Mapping[str, Path], workload: Workload, dialect: Dialect, options: BenchOptions, scratch: Path
+    paths: Mapping[str, Path | ServedArtifact],
+    workload: Workload,
+    dialect: Dialect,
+    tokenizer: Any,
+    options: BenchOptions,
+    scratch: Path,
 ) -> dict[str, Measured]:
     logits = scratch / "logits"
     logits.mkdir()
     measured: dict[str, Measured] = {}
     for name, path in paths.items():
-        runtime = options.runtimes.get(name) or default_runtime(path)
         with stage(f"bench {name}", workload.units, "items") as advance:
-            measured[name] = measure(
-                path,
-                runtime,
-                workload,
-                dialect,
-                threads=options.threads,
-                workdir=scratch,
-                baseline_logits=logits,
-                is_baseline=name == BASELINE,
-                advance=advance,
-            )
+            if isinstance(path, ServedArtifact):
+                measured[name] = measure_endpoint(
+                    path, workload, dialect, tokenizer, baseline_logits=logits, advance=advance
+                )
+            else:
+                measured[name] = measure(
+                    path,
+                    options.runtimes.get(name) or default_runtime(path),
+                    workload,
+                    dialect,
+                    threads=options.threads,
+                    workdir=scratch,
+                    baseline_logits=logits,
+                    is_baseline=name == BASELINE,
+                    advance=advance,
+                )
         if name != BASELINE and (problem := loops_more(measured[BASELINE], measured[name])):
             measured[name].problems.append(problem)
         for problem in measured[name].problems:
@@ -225,7 +241,7 @@ def _part(items: Sequence[EvalItem], count: int, seed: int) -> list[EvalItem]:
 
 
 def _report(
-    artifacts: Mapping[str, Path],
+    artifacts: Mapping[str, Path | ServedArtifact],
     baseline: Path,
     measured: Mapping[str, Measured],
     workload: Workload,
@@ -244,7 +260,7 @@ def _report(
     enforced = set(artifacts) if options.enforce is None else set(options.enforce)
     reference = measured[BASELINE]
     parts = [
-        artifact_report(name, path, measured[name], reference, prompts, gate, enforced=name in enforced)
+        artifact_report(name, _local(path), measured[name], reference, prompts, gate, enforced=name in enforced)
         for name, path in artifacts.items()
     ]
     verdicts = [part.gate.verdict for part in parts if part.enforced and part.gate is not None]
@@ -263,3 +279,7 @@ def _report(
         baseline=artifact_report(BASELINE, baseline, reference, None, prompts, gate, enforced=False),
         artifacts=parts,
     )
+
+
+def _local(artifact: Path | ServedArtifact) -> Path | None:
+    return artifact.path if isinstance(artifact, ServedArtifact) else artifact

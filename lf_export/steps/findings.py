@@ -29,7 +29,9 @@ from lf_export.report.model import (
     RawValues,
     Report,
 )
+from lf_export.report.serving import ServingLevel
 from lf_export.stats import cluster_bootstrap, paired
+from lf_export.steps.findings_shown import shown_fidelity
 from lf_export.steps.measure import Measured
 from lf_export.steps.prompts import Prompt, call_tokens
 
@@ -38,7 +40,7 @@ _CALL = "call"
 
 def artifact_report(
     name: str,
-    path: Path,
+    path: Path | None,
     found: Measured,
     baseline: Measured | None,
     prompts: Sequence[Prompt],
@@ -46,17 +48,17 @@ def artifact_report(
     *,
     enforced: bool,
 ) -> ArtifactReport:
-    """The report on one artifact; `baseline` is None for the baseline itself."""
-    made = read_manifest(path if path.is_dir() else path.parent) or {}
+    """The report on one artifact; `baseline` is None for the baseline itself, `path` where only a server has it."""
+    made = {} if path is None else read_manifest(path if path.is_dir() else path.parent) or {}
     calls = [prompt for prompt in prompts if prompt.item.expected.calls]
     no_call = [prompt for prompt in prompts if not prompt.item.expected.calls]
-    notes = []
+    notes = list(found.notes)
     if not found.representative:
         notes.append("dequantized to run in plain torch: its speed and memory say nothing about a deployment")
     return ArtifactReport(
         name=name,
-        path=str(path),
-        format=str(made.get("kind") or ("gguf" if path.suffix == ".gguf" else "hf")),
+        path="" if path is None else str(path),
+        format=str(made.get("kind") or ("served" if path is None else "gguf" if path.suffix == ".gguf" else "hf")),
         scheme=_scheme(made),
         runtime=found.runtime,
         representative=found.representative,
@@ -66,12 +68,14 @@ def artifact_report(
         calls=_call_metrics(calls, found.answers),
         no_call=_no_call_metrics(no_call, found.answers),
         fidelity=_fidelity(prompts, found.compared),
+        fidelity_shown=shown_fidelity(prompts, found.shown),
         chat_perplexity=fidelity.perplexity(np.asarray(found.chat_nll)) if found.chat_nll else None,
         latency=None if found.latency is None else Latency.model_validate(found.latency),
+        serving=[ServingLevel.model_validate(each) for each in found.serving],
         load_seconds=found.load_seconds,
         cpu_seconds=found.cpu_seconds,
         peak_rss_bytes=found.peak_rss_bytes or None,
-        disk_bytes=found.disk_bytes,
+        disk_bytes=found.disk_bytes or None,
         gate=None if baseline is None else _gate(found, baseline, calls, no_call, gate),
         notes=notes,
         raw=RawValues(

@@ -13,8 +13,10 @@ from lf_export.errors import ExportError, StepError
 from lf_export.functions.dialects import Dialect
 from lf_export.metrics import fidelity
 from lf_export.metrics.calls import JudgedAnswer, judge
+from lf_export.metrics.fidelity_top import TopFidelity
 from lf_export.metrics.latency import Latency, gaps
 from lf_export.metrics.latency import measure as measure_latency
+from lf_export.metrics.serving import Level
 from lf_export.provenance import digest_of
 from lf_export.runtimes.child import ChildSession
 from lf_export.steps.prompts import Group, Prompt
@@ -63,6 +65,9 @@ class Measured:
         reference_nll: the artifact's mean negative log-likelihood of reference tokens, nats, by item id.
         chat_nll: negative log-likelihood of each counted chat token, nats.
         problems: hard floors that broke, in words.
+        shown: by item id, where a server showed its likeliest tokens only.
+        serving: a server under load, a level for each concurrency.
+        notes: what a reader must know of the figures.
     """
 
     runtime: str
@@ -78,6 +83,9 @@ class Measured:
     cpu_seconds: float = float("nan")
     disk_bytes: int = 0
     problems: list[str] = field(default_factory=list)
+    shown: dict[str, TopFidelity] = field(default_factory=dict)
+    serving: list[Level] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def measure(

@@ -15,6 +15,7 @@ from lf_export.steps import estimate
 from lf_export.steps.bench import BenchOptions, BenchOutcome, bench_artifacts
 from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
 from lf_export.steps.dequantize import dequantized
+from lf_export.steps.measure_endpoint import ServedArtifact
 from lf_export.steps.merge import MergeOptions, merge_model
 from lf_export.steps.plan import Step, as_facts, bytes_text, table, totals
 from lf_export.steps.quantize import TargetPlan, check_targets, files_of, quantize_targets
@@ -157,7 +158,11 @@ def _bench(inputs: _Inputs, step: Step) -> BenchOutcome:
     )
     if step.done:
         return BenchOutcome.read(step.output)
-    artifacts = {plan.name: plan.out for plan in _targets(inputs)}
+    artifacts: dict[str, Path | ServedArtifact] = {plan.name: plan.out for plan in _targets(inputs)}
+    artifacts |= {
+        name: ServedArtifact(server.settings(), inputs.output / server.artifact if server.artifact else None)
+        for name, server in recipe.bench.endpoints.items()
+    }
     outcome = bench_artifacts(artifacts, inputs.output / MERGED, step.output, options)
     record(step.output, step.digest)
     return outcome
