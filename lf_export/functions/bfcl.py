@@ -12,7 +12,7 @@ kept as they are, odd ones included, so that a score is the leaderboard's on the
 `benchmarks/bfcl.py` compares this with the checker itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lf_export.functions import java_literals, javascript_literals
@@ -56,7 +56,7 @@ def bfcl_right(calls: Sequence[Call], expected: Sequence[PossibleCall]) -> bool:
 
 
 def bfcl_abstained(answer: Answer) -> bool:
-    """Whether the leaderboard takes the answer for an abstention: all that does not read as a call, garbage included."""
+    """Whether the leaderboard takes the answer for an abstention: all that reads as no call, garbage included."""
     return not answer.calls
 
 
@@ -105,7 +105,7 @@ def _argument(wanted: PossibleCall, name: str, value: Any) -> bool:
     return value in allowed
 
 
-def _typed(value: Any, kind: type, items: type | None, allowed: Sequence[Any]) -> tuple[bool, bool]:
+def _typed(value: Any, kind: Any, items: Any, allowed: Sequence[Any]) -> tuple[bool, bool]:
     """Whether the value has an acceptable type, and whether it counts as a variable's name.
 
     A list has it when its elements have, for any one of the allowed lists; an allowed value that is no list asks
@@ -118,8 +118,9 @@ def _typed(value: Any, kind: type, items: type | None, allowed: Sequence[Any]) -
     variable = allowed_kind is not None and allowed_kind is not kind
     if items is None:
         return True, variable
+    elements: Sequence[Any] = value
     fits = any(
-        not isinstance(each, list) or all(_typed(item, items, None, each)[0] for item in value) for each in allowed
+        not isinstance(each, list) or all(_typed(item, items, None, each)[0] for item in elements) for each in allowed
     )
     return fits, variable
 
@@ -129,7 +130,7 @@ def _plain(value: Any) -> Any:
     return value.translate(_IGNORED).lower() if isinstance(value, str) else value
 
 
-def _list(value: Sequence[Any], allowed: Sequence[Any]) -> bool:
+def _list(value: Iterable[Any], allowed: Iterable[Any]) -> bool:
     return list(map(_plain, value)) in [list(map(_plain, each)) for each in allowed]
 
 

@@ -7,7 +7,7 @@ list. Functions in Java and JavaScript take every argument as source text, which
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from lf_export.functions import java_literals, javascript_literals
 from lf_export.functions.answers import Call
@@ -21,6 +21,55 @@ OMITTED = ""
 
 _TABLES = frozenset({"dict", "object", "HashMap", "Hashtable"})
 _LISTS = frozenset({"array", "tuple", "list", "Array", "ArrayList"})
+
+
+class Wanted(Protocol):
+    """An expected call: which arguments it needs, which it knows, and what is right for each."""
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """Arguments that cannot be left out."""
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Arguments that may be given."""
+
+    def allows(self, name: str, value: Any) -> bool:
+        """Whether the value is strictly right for the argument."""
+
+    def example(self, name: str) -> Any:
+        """A value that is right for a known argument."""
+
+
+@dataclass(frozen=True)
+class ExactCall:
+    """A call that is expected as it is."""
+
+    call: Call
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.call.name
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """All its arguments."""
+        return frozenset(self.call.arguments)
+
+    known = needed
+
+    def allows(self, name: str, value: Any) -> bool:
+        """Whether the value is the call's own, as JSON."""
+        return name in self.call.arguments and json_equal(value, self.call.arguments[name])
+
+    def example(self, name: str) -> Any:
+        """The call's own value."""
+        return self.call.arguments[name]
 
 
 @dataclass(frozen=True)
@@ -46,6 +95,11 @@ class PossibleCall:
         """Arguments that cannot be left out."""
         return frozenset(name for name, allowed in self.arguments.items() if OMITTED not in allowed)
 
+    @property
+    def known(self) -> frozenset[str]:
+        """Arguments that may be given."""
+        return frozenset(self.arguments)
+
     def kind_of(self, name: str) -> tuple[str, str | None]:
         """The type of a parameter and, where it is a list, of its elements; `any` where it is not said."""
         schema = self.properties.get(name) or {}
@@ -53,13 +107,14 @@ class PossibleCall:
 
     def reference(self) -> Call:
         """The call with the first value of each argument that is needed or required, in order."""
-        chosen: dict[str, Any] = {}
-        for name, allowed in self.arguments.items():
-            values = [value for value in allowed if value != OMITTED]
-            if values and (OMITTED not in allowed or name in self.required):
-                kind, items = self.kind_of(name)
-                chosen[name] = self._written(_first(values[0], kind, items), kind, items)
-        return Call(self.name, chosen)
+        chosen = [name for name in self.arguments if name in self.needed or name in self.required]
+        return Call(self.name, {name: self.example(name) for name in chosen})
+
+    def example(self, name: str) -> Any:
+        """The first value that is right for the argument, as source text where it is that; `""` where there is none."""
+        value = next((value for value in self.arguments[name] if value != OMITTED), OMITTED)
+        kind, items = self.kind_of(name)
+        return self._written(_first(value, kind, items), kind, items)
 
     def allows(self, name: str, value: Any) -> bool:
         """Whether `value` is strictly right for the argument: equal to an allowed value as JSON.
