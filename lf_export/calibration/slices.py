@@ -18,9 +18,9 @@ SLICES = (
 def slices_of(item: EvalItem) -> tuple[str, ...]:
     """The slices that an item is in.
 
-    By shape: `single` (one call, one function shown), `one of several` (one call, several functions), `parallel` (several
-    calls), `no call`. Beside it: `nested` (an expected argument holds an object, or a list of objects or lists),
-    `multi-turn` (there was an answer before), and how many functions are shown.
+    By shape: `single` (one call, one function shown), `one of several` (one call, several functions), `parallel`
+    (several calls), `no call`. Beside it: `nested` (an expected argument holds an object, or a list of objects or
+    lists), `multi-turn` (there was an answer before), and how many functions are shown.
     """
     calls = item.expected.calls
     shown = len(item.functions)

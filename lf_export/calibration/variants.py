@@ -1,10 +1,10 @@
 """Items made out of a suite's items: the same requests, the functions shown otherwise.
 
-- `masked`: functions and arguments have neutral names, and only descriptions tell what they are for. A model that goes by
-  names alone falls. After Q. Lin et al., "Hammer: Robust Function-Calling for On-Device Language Models via Function
+- `masked`: functions and arguments have neutral names, and only descriptions tell what they are for. A model that goes
+  by names alone falls. After Q. Lin et al., "Hammer: Robust Function-Calling for On-Device Language Models via Function
   Masking" (arXiv 2410.04587).
-- `distractors:N`: N functions of other items are shown too, in a shuffled order. Only for items that expect a call: where
-  none is expected, a function of another item could serve.
+- `distractors:N`: N functions of other items are shown too, in a shuffled order. Only for items that expect a call:
+  where none is expected, a function of another item could serve.
 """
 
 import random

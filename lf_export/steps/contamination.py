@@ -13,7 +13,7 @@ _SHOWN = 5
 
 def check_contamination(
     artifacts: Mapping[str, Path], suites: Mapping[str, Sequence[EvalItem]], allowed: Iterable[str] = ()
-) -> list[str]:
+) -> dict[str, list[str]]:
     """Refuse suites that show a function of an artifact's calibration, compared by schema.
 
     The manifest of an artifact holds the hashes of all functions that its calibration showed; names of functions as
@@ -26,14 +26,14 @@ def check_contamination(
         allowed: names that are allowed all the same: of functions, or of whole suites.
 
     Returns:
-        A sentence for each artifact and suite that was allowed, for its notes.
+        For each artifact a sentence for each suite that was allowed, for its notes.
 
     Raises:
         InputError: every other function, a line each, at most 5 of an artifact and suite.
     """
     names = set(allowed)
     problems: list[str] = []
-    notes: list[str] = []
+    notes: dict[str, list[str]] = {}
     for artifact, path in artifacts.items():
         seen = calibrated_on(path)
         for suite, items in suites.items():
@@ -47,7 +47,8 @@ def check_contamination(
             if len(refused) > _SHOWN:
                 problems.append(f"{artifact}: and on {len(refused) - _SHOWN} more of the suite {suite}")
             if shared and not refused:
-                notes.append(f"{artifact}: was calibrated on {len(shared)} functions of the suite {suite}, as allowed")
+                note = f"was calibrated on {len(shared)} functions of the suite {suite}, as allowed"
+                notes.setdefault(artifact, []).append(note)
     if problems:
         raise InputError.of(problems, "another suite, or --allow-contaminated FUNCTION (or calls, no-call) for each")
     return notes
