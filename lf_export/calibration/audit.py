@@ -149,12 +149,15 @@ def check_losses(audit: Audit, dropped: Sequence[Dropped], *, allow_dropped: flo
         )
 
 
-def check_overlap(samples: Sequence[Sample], items: Mapping[str, Sequence[EvalItem]]) -> None:
+def check_overlap(
+    samples: Sequence[Sample], items: Mapping[str, Sequence[EvalItem]], allowed: Sequence[str] = ()
+) -> None:
     """Refuse a calibration that knows the evaluation: its functions by schema, or its requests by their words.
 
     Args:
         samples: the calibration's samples.
         items: the evaluation items of each suite, by the suite's path or name.
+        allowed: names of functions that may be in both.
 
     Raises:
         InputError: every function and request that is in both, a line each, at most 5 of a kind and suite.
@@ -170,7 +173,7 @@ def check_overlap(samples: Sequence[Sample], items: Mapping[str, Sequence[EvalIt
         shared = [
             f"{suite}: the function {name!r} is in the calibration sample {schemas[found]} too"
             for found, name in sorted(functions.items(), key=lambda pair: pair[1])
-            if found in schemas
+            if found in schemas and name not in allowed
         ]
         asked = [
             f"{suite}: the request of item {item.id} is in the calibration sample {requests[words]} too"

@@ -47,6 +47,7 @@ class CalibrationOptions(BaseModel):
         default_factory=dict, description="weight of a token class in the moments, 1 where it is not named"
     )
     suites: tuple[str, ...] = Field((), description="evaluation suites that must share nothing with the samples")
+    allow_contaminated: tuple[str, ...] = Field((), description="functions, or whole suites, that may be shared")
     allow_dropped: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0, description="fraction of call tokens to lose at most"
     )
@@ -150,7 +151,8 @@ def build(options: CalibrationOptions, tokenizer: Any) -> CalibrationSet:
     """
     dialect = dialect_for(options.dialect, tokenizer)
     samples = _sources(options)
-    check_overlap(samples, {suite: load_suite(suite) for suite in options.suites})
+    judged = {suite: load_suite(suite) for suite in options.suites if suite not in options.allow_contaminated}
+    check_overlap(samples, judged, options.allow_contaminated)
     candidates = _candidates(samples, dialect, tokenizer)
     mixed = mix(
         candidates,

@@ -4,7 +4,7 @@ Every mistake of a file is told at once, each as `file:line: what`, so that an e
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -65,9 +65,18 @@ def for_each_row(path: Path, take: Callable[[int, Row], None]) -> None:
         InputError: what `take` raised and what does not read, each with `file:line:`; at most 20 are told.
         MissingError: no such file, or a parquet file without pyarrow.
     """
+    problems_of_rows(str(path), _rows(path), take)
+
+
+def problems_of_rows(path: str, rows: Iterable[tuple[int, Row | InputError]], take: Callable[[int, Row], None]) -> None:
+    """Call `take(line, row)` for every row of `path` and gather what it refuses.
+
+    Raises:
+        InputError: as `for_each_row`.
+    """
     problems: list[str] = []
     count = 0
-    for line, row in _rows(path):
+    for line, row in rows:
         count += 1
         try:
             if isinstance(row, InputError):
@@ -133,18 +142,21 @@ def _parquet_rows(path: Path) -> Iterator[Row | InputError]:
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=512):
-                yield from (_without_nulls(row) for row in batch.to_pylist())
+                yield from (without_nulls(row) for row in batch.to_pylist())
     except (arrow_error, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: does not read as parquet: {reason}") from error
 
 
-def _without_nulls(value: Any) -> Any:
-    """Parquet gives every struct of a column the same keys: those that are null were not there."""
+def without_nulls(value: Any) -> Any:
+    """A value without its nulls.
+
+    Parquet gives every struct of a column the same keys: those that are null were not there.
+    """
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
+        return [without_nulls(item) for item in value]
     return value
 
 

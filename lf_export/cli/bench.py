@@ -22,9 +22,28 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     metavar="[ARTIFACT=]NAME",
     help="torch, transformers, llamacpp, onnx or genai, for all or for one artifact [default: the format's own].",
 )
-@click.option("--calls", default="shipped:suites/calls.jsonl", show_default=True, help="The suite of calls.")
+@click.option(
+    "--calls",
+    default="shipped:suites/calls.jsonl",
+    show_default=True,
+    help="The suite of calls: a file, shipped:FILE, bfcl:PATH or hf:NAME[:SPLIT].",
+)
 @click.option("--no-call", default="shipped:suites/no-call.jsonl", show_default=True, help="The suite without calls.")
 @click.option("--chat", default="shipped:suites/chat.jsonl", show_default=True, help="Text for perplexity.")
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    metavar="NAME",
+    help="The suites' items changed, reported beside the gate: masked (functions and arguments under neutral names), "
+    "distractors:N (N functions of other items shown too).",
+)
+@click.option(
+    "--allow-contaminated",
+    multiple=True,
+    metavar="NAME",
+    help="A function of the suites, or a whole suite (calls, no-call), that an artifact may be calibrated on.",
+)
 @click.option("--limit-calls", type=click.IntRange(min=1), help="A stratified part of the suite of calls.")
 @click.option("--limit-no-call", type=click.IntRange(min=1), help="A stratified part of the suite without calls.")
 @click.option("--limit-chat", type=click.IntRange(min=1), help="A part of the chat text.")
@@ -60,6 +79,8 @@ def bench(
     calls: str,
     no_call: str,
     chat: str,
+    variants: tuple[str, ...],
+    allow_contaminated: tuple[str, ...],
     limit_calls: int | None,
     limit_no_call: int | None,
     limit_chat: int | None,
@@ -108,6 +129,8 @@ def bench(
         calls=calls,
         no_call=no_call,
         chat=chat,
+        variants=variants,
+        allow_contaminated=allow_contaminated,
         limit_calls=limit_calls,
         limit_no_call=limit_no_call,
         limit_chat=limit_chat,

@@ -1,17 +1,18 @@
-"""Is an answer the expected calls: the strict score, a lenient one like BFCL's, and what went wrong by kind."""
+"""Is an answer the expected calls: the strict score, BFCL's, what went wrong and where, argument by argument."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 from lf_export.functions.answers import Answer, Call
+from lf_export.functions.bfcl import bfcl_abstained, bfcl_right
+from lf_export.functions.issues import CallIssue, is_right, issues_of, nearest, right_arguments
+from lf_export.functions.models import schema_error
+from lf_export.functions.possible import ExactCall, PossibleCall, Wanted, possible_of
 from lf_export.functions.spec import FunctionSpec
-from lf_export.functions.validate import ErrorKind, validate
-from lf_export.functions.values import json_equal
+from lf_export.functions.validate import ErrorKind
 
 _ORDER: tuple[ErrorKind, ...] = get_args(ErrorKind)
-# What BFCL's string rule takes out before it compares; "1.5" equals "15" by it, so it is no strict score.
-_IGNORED = str.maketrans(dict.fromkeys(" ,./-_*^") | {"'": '"'})
 
 
 @dataclass(frozen=True)
@@ -19,159 +20,122 @@ class CallOutcome:
     """How an answer compares with the expected calls.
 
     Attributes:
-        exact: the same calls in any order, the same argument names, equal JSON values; for an item that expects no
-            call, an answer in prose.
+        exact: the same calls, in any order unless it matters, with the same argument names and right JSON values; for
+            an item that expects no call, an answer in prose.
         name_ok: the same function names, whatever the arguments.
-        errors: the kinds of what is wrong, each once; empty exactly when `exact`.
-        bfcl_like: right by rules like those of the Berkeley leaderboard's AST check; see `compare`.
+        issues: what is wrong, by place; empty exactly when `exact`.
+        bfcl_like: right by the rules of the Berkeley leaderboard's AST checker.
+        arguments_expected: arguments that the expected calls need.
+        arguments_right: how many of these were given with a right value, in a call of the right function.
+        schema_error: the class of the first mistake that the functions' Pydantic models find in the calls; None where
+            they find none, and where the answer makes no call.
     """
 
     exact: bool
     name_ok: bool
-    errors: tuple[ErrorKind, ...]
+    issues: tuple[CallIssue, ...]
     bfcl_like: bool
+    arguments_expected: int = 0
+    arguments_right: int = 0
+    schema_error: str | None = None
+
+    @property
+    def errors(self) -> tuple[ErrorKind, ...]:
+        """The kinds of what is wrong, each once."""
+        kinds = {issue.kind for issue in self.issues}
+        return tuple(kind for kind in _ORDER if kind in kinds)
 
 
-def compare(answer: Answer, expected: Sequence[Call], functions: Sequence[FunctionSpec]) -> CallOutcome:
+def compare(
+    answer: Answer,
+    expected: Sequence[Call],
+    functions: Sequence[FunctionSpec],
+    *,
+    possible: Sequence[PossibleCall] = (),
+    ordered: bool = False,
+) -> CallOutcome:
     """Compare an answer with the expected calls, or with none.
 
-    The BFCL-like score ignores case, spaces and the punctuation `,./-_*^` in strings, takes a call out of a code fence,
-    and lets an argument that equals the schema's `default` be left out or added. Unlike the leaderboard's, it never
-    counts an answer that does not read as a correct abstention.
+    Args:
+        answer: what the model said.
+        expected: the calls that it should make; none for an abstention.
+        functions: those that it was shown.
+        possible: the expected calls with all their right values, where there are several; they then decide.
+        ordered: whether the calls must come in the order of the expected ones (the leaderboard's score has no order).
+
+    The leaderboard's score takes a call out of a code fence. Where an item has no possible values of its own, an
+    argument that equals the schema's `default` may be left out or added, and what is exact is right.
     """
+    invalid = _schema_error(answer, functions)
     if not expected:
-        return _abstention(answer)
-    lenient = _pairs(answer.calls, expected, lambda call, wanted: _bfcl_like(call, wanted, functions)) is not None
+        return _abstention(answer, invalid)
+    wanted: Sequence[Wanted] = possible or [ExactCall(call) for call in expected]
+    needed = sum(len(each.needed) for each in wanted)
+    if possible:
+        lenient = bfcl_right(answer.calls, possible)
+    else:
+        lenient = bfcl_right(answer.calls, [possible_of(call, functions) for call in expected])
     if answer.kind != "call":
         kind: ErrorKind = "malformed" if answer.kind == "malformed" else "not_a_call"
-        return CallOutcome(exact=False, name_ok=False, errors=(kind,), bfcl_like=lenient)
-    names = sorted(call.name for call in answer.calls) == sorted(call.name for call in expected)
-    exact = _pairs(answer.calls, expected, same_call) is not None
-    errors = () if exact else _differences(answer.calls, expected, functions)
-    return CallOutcome(exact=exact, name_ok=names, errors=errors, bfcl_like=exact or lenient)
+        return CallOutcome(
+            exact=False, name_ok=False, issues=(CallIssue(kind),), bfcl_like=lenient, arguments_expected=needed
+        )
+    names = sorted(call.name for call in answer.calls) == sorted(each.name for each in wanted)
+    matched = _matched(answer.calls, wanted)
+    whole = len(matched) == len(wanted) == len(answer.calls)
+    in_order = whole and (not ordered or all(map(is_right, answer.calls, wanted)))
+    pairs = matched | nearest(answer.calls, wanted, matched, functions)
+    issues: tuple[CallIssue, ...] = ()
+    if not whole:
+        issues = issues_of(answer.calls, wanted, pairs, functions)
+    elif not in_order:
+        issues = (CallIssue("order"),)
+    return CallOutcome(
+        exact=in_order,
+        name_ok=names,
+        issues=issues,
+        bfcl_like=lenient or (in_order and not possible),
+        arguments_expected=needed,
+        arguments_right=sum(right_arguments(answer.calls[at], wanted[target]) for target, at in pairs.items()),
+        schema_error=invalid,
+    )
 
 
-def same_call(first: Call, second: Call) -> bool:
-    """Strictly the same: name, argument names, and values as JSON."""
-    return first.name == second.name and json_equal(first.arguments, second.arguments)
-
-
-def _abstention(answer: Answer) -> CallOutcome:
-    if answer.kind == "prose":
-        return CallOutcome(exact=True, name_ok=True, errors=(), bfcl_like=True)
+def _abstention(answer: Answer, invalid: str | None) -> CallOutcome:
     kinds: dict[str, ErrorKind] = {"call": "unwanted_call", "malformed": "malformed", "empty": "not_a_call"}
-    return CallOutcome(exact=False, name_ok=False, errors=(kinds[answer.kind],), bfcl_like=False)
+    right = answer.kind == "prose"
+    return CallOutcome(
+        exact=right,
+        name_ok=right,
+        issues=() if right else (CallIssue(kinds[answer.kind]),),
+        bfcl_like=bfcl_abstained(answer),
+        schema_error=invalid,
+    )
 
 
-def _pairs(
-    calls: Sequence[Call], expected: Sequence[Call], same: Callable[[Call, Call], bool]
-) -> list[tuple[Call, Call]] | None:
-    """Each call with the expected one that it is, in any order; None unless all are paired.
-
-    Augmenting paths (a maximum matching), as the lenient rule is no equivalence and greed could miss a pairing.
-    """
-    if len(calls) != len(expected):
+def _schema_error(answer: Answer, functions: Sequence[FunctionSpec]) -> str | None:
+    if answer.kind != "call":
         return None
-    taken: dict[int, int] = {}  # expected -> call
+    return next((error for call in answer.calls if (error := schema_error(call, functions))), None)
 
-    def place(call: int, seen: set[int]) -> bool:
-        for wanted in range(len(expected)):
-            if wanted not in seen and same(calls[call], expected[wanted]):
-                seen.add(wanted)
-                if wanted not in taken or place(taken[wanted], seen):
-                    taken[wanted] = call
+
+def _matched(calls: Sequence[Call], wanted: Sequence[Wanted]) -> dict[int, int]:
+    """As many expected calls as possible with calls that are right for them: expected → call.
+
+    Augmenting paths: where several values are right, greed could miss a pairing.
+    """
+    right = [[at for at, call in enumerate(calls) if is_right(call, each)] for each in wanted]
+    taken: dict[int, int] = {}  # call -> expected
+
+    def place(target: int, seen: set[int]) -> bool:
+        for at in right[target]:
+            if at not in seen:
+                seen.add(at)
+                if at not in taken or place(taken[at], seen):
+                    taken[at] = target
                     return True
         return False
 
-    if not all(place(call, set()) for call in range(len(calls))):
-        return None
-    return [(calls[call], expected[wanted]) for wanted, call in taken.items()]
-
-
-def _differences(
-    calls: Sequence[Call], expected: Sequence[Call], functions: Sequence[FunctionSpec]
-) -> tuple[ErrorKind, ...]:
-    """The kinds of error, once calls that are right are set aside and the rest is paired as well as it goes."""
-    kinds: set[ErrorKind] = set()
-    if len(calls) != len(expected):
-        kinds.add("count")
-    rest = list(calls)
-    wanted: list[Call] = []
-    for target in expected:
-        match = next((call for call in rest if same_call(call, target)), None)
-        if match is None:
-            wanted.append(target)
-        else:
-            rest.remove(match)
-    for target in wanted:
-        if not rest:
-            break
-        # the same function first, then the fewest kinds of error
-        ranked = [
-            (call.name != target.name, len(_between(call, target, functions)), at) for at, call in enumerate(rest)
-        ]
-        kinds |= _between(rest.pop(min(ranked)[2]), target, functions)
-    for call in rest:
-        kinds |= {error.kind for error in validate(call, functions) if error.kind == "unknown_function"}
-    return tuple(kind for kind in _ORDER if kind in kinds)
-
-
-def _between(call: Call, target: Call, functions: Sequence[FunctionSpec]) -> set[ErrorKind]:
-    invalid = validate(call, functions)
-    if call.name != target.name:
-        unknown = any(error.kind == "unknown_function" for error in invalid)
-        return {"unknown_function" if unknown else "wrong_function"}
-    kinds: set[ErrorKind] = set()
-    if target.arguments.keys() - call.arguments.keys():
-        kinds.add("missing_argument")
-    if call.arguments.keys() - target.arguments.keys():
-        kinds.add("extra_argument")
-    by_argument = {error.argument: error.kind for error in invalid}
-    for name in call.arguments.keys() & target.arguments.keys():
-        value, want = call.arguments[name], target.arguments[name]
-        if not json_equal(value, want):
-            kinds.add(by_argument.get(name) or _value_kind(value, want))
-    return kinds
-
-
-def _value_kind(value: Any, want: Any) -> ErrorKind:
-    if _json_type(value) != _json_type(want):
-        return "wrong_type"
-    return "nested" if isinstance(want, Mapping | list) else "wrong_value"
-
-
-def _json_type(value: Any) -> type:
-    if isinstance(value, bool):
-        return bool
-    return next((kind for kind in (int | float, str, list) if isinstance(value, kind)), type(value))  # type: ignore[return-value]
-
-
-def _bfcl_like(call: Call, target: Call, functions: Sequence[FunctionSpec]) -> bool:
-    spec = next((spec for spec in functions if spec.name == call.name), None)
-    if spec is None or call.name != target.name:
-        return False
-    properties = spec.parameters.get("properties") or {}
-    required = spec.parameters.get("required") or ()
-    for name in call.arguments.keys() | target.arguments.keys():
-        schema = properties.get(name)
-        default = schema.get("default", _NOTHING) if isinstance(schema, Mapping) and name not in required else _NOTHING
-        if not _lenient_equal(call.arguments.get(name, default), target.arguments.get(name, default)):
-            return False
-    return True
-
-
-class _Nothing:
-    """An argument that is not there and has no default."""
-
-
-_NOTHING = _Nothing()
-
-
-def _lenient_equal(value: Any, want: Any) -> bool:
-    if isinstance(value, str) and isinstance(want, str):
-        return value.translate(_IGNORED).lower() == want.translate(_IGNORED).lower()
-    if isinstance(value, Mapping) and isinstance(want, Mapping):
-        return value.keys() == want.keys() and all(_lenient_equal(value[key], want[key]) for key in want)
-    if isinstance(value, list) and isinstance(want, list):
-        return len(value) == len(want) and all(map(_lenient_equal, value, want))
-    return json_equal(value, want)
+    for target in range(len(wanted)):
+        place(target, set())
+    return {target: at for at, target in taken.items()}

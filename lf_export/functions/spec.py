@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lf_export.errors import InputError
+from lf_export.functions.bounds import size_problem
 from lf_export.provenance import digest_of
 
 _MAX_REFERENCES = 16
@@ -144,6 +145,8 @@ def _name_problems(at: str, function: Mapping[str, Any]) -> list[str]:
 def _schema_problems(at: str, schema: Any) -> list[str]:
     if not isinstance(schema, Mapping):
         return [f"{at}: expected a JSON Schema object, found {type(schema).__name__}"]
+    if problem := size_problem(schema):
+        return [f"{at}: {problem}, expected a smaller schema"]
     if schema.get("type", "object") != "object":
         return [f"{at}: expected a JSON Schema of type object, found type {schema['type']!r}"]
     properties = schema.get("properties", {})
@@ -152,13 +155,15 @@ def _schema_problems(at: str, schema: Any) -> list[str]:
     required = schema.get("required", [])
     if not isinstance(required, Sequence) or isinstance(required, str):
         return [f"{at}.required: expected a list of names"]
-    unknown = [str(name) for name in required if name not in properties]
+    unknown = [str(name) for name in required if not isinstance(name, str) or name not in properties]
     return [f"{at}.required: no property is named {', '.join(unknown)}"] if unknown else []
 
 
 def _entry_problems(at: str, entries: Any) -> list[str]:
     if not isinstance(entries, Sequence) or isinstance(entries, str):
         return [f"{at}: expected a list of parameters, found {type(entries).__name__}"]
+    if problem := size_problem(entries):
+        return [f"{at}: {problem}, expected a smaller schema"]
     problems = []
     names: set[str] = set()
     for position, entry in enumerate(entries):

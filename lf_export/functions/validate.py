@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lf_export.functions.answers import Call
+from lf_export.functions.bounds import MAX_DEPTH, MAX_STEPS
 from lf_export.functions.spec import FunctionSpec, resolved
 from lf_export.functions.values import json_equal
 
@@ -22,13 +23,17 @@ ErrorKind = Literal[
     "enum",
     "nested",
     "count",
+    "order",
     "not_a_call",
     "unwanted_call",
     "malformed",
+    "truncated",
+    "loop",
 ]
+"""What can be wrong with an answer; the last two come beside others."""
 
 # Names of types beside JSON Schema's own, as the `llama_functions` rows and BFCL write them.
-_ALIASES = {
+TYPE_ALIASES = {
     "float": "number",
     "double": "number",
     "int": "integer",
@@ -38,19 +43,20 @@ _ALIASES = {
     "list": "array",
     "tuple": "array",
 }
-_MAX_DEPTH = 64
 
 
 @dataclass(frozen=True)
 class CallError:
     """What is wrong with a call: its kind, the argument, and a sentence.
 
-    `path` names the place, such as `address.zip` or `tags[2]`. Below the top level `kind` is `nested`.
+    `path` names the place, such as `address.zip` or `tags[2]`. Below the top level `kind` is `nested`; `cause` is what
+    is wrong there.
     """
 
     kind: ErrorKind
     path: str
     message: str
+    cause: ErrorKind | None = None
 
     @property
     def argument(self) -> str:
@@ -67,7 +73,14 @@ def validate(call: Call, functions: Sequence[FunctionSpec]) -> list[CallError]:
     spec = next((spec for spec in functions if spec.name == call.name), None)
     if spec is None:
         return [CallError("unknown_function", "", f"no function is named {call.name!r}")]
-    return _Check(spec.parameters).members("", call.arguments, spec.parameters, closed=True)
+    try:
+        return _Check(spec.parameters).members("", call.arguments, spec.parameters, closed=True)
+    except _TooLongError:
+        return [CallError("wrong_value", "", f"the schema of {call.name!r} takes more than {MAX_STEPS} steps to check")]
+
+
+class _TooLongError(Exception):
+    """References made a schema grow past any bound."""
 
 
 class _Check:
@@ -75,19 +88,21 @@ class _Check:
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
+        self._steps = 0
 
     def members(
         self, path: str, value: Mapping[str, Any], schema: Mapping[str, Any], *, closed: bool, depth: int = 0
     ) -> list[CallError]:
-        properties: Mapping[str, Any] = schema.get("properties") or {}
+        named = schema.get("properties")
+        properties: Mapping[str, Any] = named if isinstance(named, Mapping) else {}
         others = schema.get("additionalProperties", not closed and not properties)
         errors = [
-            _error("missing_argument", _join(path, name), "is required and not given")
-            for name in schema.get("required") or ()
-            if name not in value
+            _error("missing_argument", joined(path, name), "is required and not given")
+            for name in _listed(schema.get("required"))
+            if isinstance(name, str) and name not in value
         ]
         for name, member in value.items():
-            at = _join(path, name)
+            at = joined(path, name)
             if name in properties:
                 errors += self._value(at, member, properties[name], depth + 1)
             elif others is False:
@@ -97,7 +112,10 @@ class _Check:
         return errors
 
     def _value(self, path: str, value: Any, schema: Any, depth: int) -> list[CallError]:
-        if depth > _MAX_DEPTH:
+        self._steps += 1
+        if self._steps > MAX_STEPS:
+            raise _TooLongError
+        if depth > MAX_DEPTH:
             return [_error("wrong_value", path, "is nested too deeply")]
         schema = resolved(schema, self._root)
         if not isinstance(schema, Mapping):
@@ -120,9 +138,9 @@ class _Check:
         return errors
 
     def _combined(self, path: str, value: Any, schema: Mapping[str, Any], depth: int) -> list[CallError]:
-        errors = [error for part in schema.get("allOf", ()) for error in self._value(path, value, part, depth + 1)]
+        errors = [error for part in _listed(schema.get("allOf")) for error in self._value(path, value, part, depth + 1)]
         for keyword in ("anyOf", "oneOf"):
-            branches = [self._value(path, value, part, depth + 1) for part in schema.get(keyword, ())]
+            branches = [self._value(path, value, part, depth + 1) for part in _listed(schema.get(keyword))]
             if branches and all(branches):
                 nearest = min(branches, key=len)
                 errors += nearest
@@ -131,8 +149,12 @@ class _Check:
 
 def _types(schema: Mapping[str, Any]) -> list[str]:
     kind = schema.get("type")
-    names = kind if isinstance(kind, list) else [kind] if isinstance(kind, str) else []
-    return [_ALIASES.get(name, name) for name in names]
+    names = kind if isinstance(kind, list) else [kind]
+    return [TYPE_ALIASES.get(name, name) for name in names if isinstance(name, str)]
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _bounds(path: str, value: Any, schema: Mapping[str, Any]) -> list[CallError]:
@@ -152,10 +174,11 @@ def _bounds(path: str, value: Any, schema: Mapping[str, Any]) -> list[CallError]
 
 def _error(kind: ErrorKind, path: str, message: str) -> CallError:
     below = "." in path or "[" in path
-    return CallError("nested" if below else kind, path, f"{path} {message}")
+    return CallError("nested" if below else kind, path, f"{path} {message}", kind)
 
 
-def _join(path: str, name: str) -> str:
+def joined(path: str, name: str) -> str:
+    """The path of a member."""
     # a dot or a bracket in a name would read as a step down
     name = name.replace(".", "·").replace("[", "(")
     return f"{path}.{name}" if path else name

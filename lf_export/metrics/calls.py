@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from lf_export.functions.answers import Answer, Call
 from lf_export.functions.compare import compare
+from lf_export.functions.issues import CallIssue
+from lf_export.functions.possible import PossibleCall
 from lf_export.functions.spec import FunctionSpec
 
 _LOOP_PERIOD = 24
@@ -19,11 +21,15 @@ class JudgedAnswer:
         kind: call, prose, malformed or empty.
         exact: strictly right; for an item without expected calls, prose.
         name_ok: the right function names, whatever the arguments.
-        bfcl_like: right by rules like BFCL's.
-        errors: the kinds of what is wrong.
+        bfcl_like: right by BFCL's rules.
+        errors: the kinds of what is wrong; a wrong answer without an end has `truncated`, or `loop`, among them.
         cut: the answer reached the token limit before an end token.
         loops: it was cut while it repeated itself.
         text: the answer.
+        issues: what is wrong, by place.
+        arguments_expected: arguments that the expected calls need.
+        arguments_right: how many of these are right.
+        schema_error: the first mistake by the functions' Pydantic models; None where there is none, or no call.
     """
 
     kind: str
@@ -34,6 +40,15 @@ class JudgedAnswer:
     cut: bool
     loops: bool
     text: str
+    issues: tuple[CallIssue, ...] = ()
+    arguments_expected: int = 0
+    arguments_right: int = 0
+    schema_error: str | None = None
+
+    @property
+    def schema_valid(self) -> bool:
+        """Whether the answer is calls that the functions' Pydantic models take."""
+        return self.kind == "call" and self.schema_error is None
 
 
 def judge(
@@ -42,19 +57,33 @@ def judge(
     functions: Sequence[FunctionSpec],
     ids: Sequence[int],
     ends: frozenset[int],
+    *,
+    possible: Sequence[PossibleCall] = (),
+    ordered: bool = False,
 ) -> JudgedAnswer:
-    """Judge the parsed `answer`, generated as the tokens `ids`, against the expected calls (none: abstain)."""
-    outcome = compare(answer, expected, functions)
+    """Judge the parsed `answer`, generated as the tokens `ids`, against the expected calls (none: abstain).
+
+    `possible` and `ordered` are those of `lf_export.functions.compare.compare`.
+    """
+    outcome = compare(answer, expected, functions, possible=possible, ordered=ordered)
     cut = not ids or ids[-1] not in ends
+    loops = cut and is_loop(ids)
+    errors: tuple[str, ...] = outcome.errors
+    if cut and not outcome.exact:
+        errors = (*errors, "loop" if loops else "truncated")
     return JudgedAnswer(
         kind=answer.kind,
         exact=outcome.exact,
         name_ok=outcome.name_ok,
         bfcl_like=outcome.bfcl_like,
-        errors=tuple(outcome.errors),
+        errors=errors,
         cut=cut,
-        loops=cut and is_loop(ids),
+        loops=loops,
         text=answer.text,
+        issues=outcome.issues,
+        arguments_expected=outcome.arguments_expected,
+        arguments_right=outcome.arguments_right,
+        schema_error=outcome.schema_error,
     )
 
 

@@ -240,10 +240,16 @@ class OnnxTarget(_Strict):
 Target = Annotated[GptqTarget | GgufTarget | AwqTarget | OnnxTarget, Field(discriminator="format")]
 
 
+VariantName = Annotated[str, StringConstraints(pattern=r"^(masked|distractors:[1-9][0-9]?)$")]
+
+
 class SuiteRecipe(_Strict):
     """A suite of items, whole or a stratified part."""
 
-    path: str = Field(description="A JSONL file; `shipped:NAME` ships with lf-export.")
+    path: str = Field(
+        description="A JSONL or parquet file; `shipped:NAME` ships with lf-export; `bfcl:PATH` is the leaderboard's "
+        "wheel or a folder of its data; `hf:NAME[:SPLIT]` is a dataset of the Hugging Face hub."
+    )
     limit: int | None = Field(None, ge=1, description="How many items: a stratified part; all where it is not given.")
 
 
@@ -302,6 +308,15 @@ class BenchRecipe(_Strict):
     calls: SuiteRecipe = SuiteRecipe(path="shipped:suites/calls.jsonl")
     no_call: SuiteRecipe = SuiteRecipe(path="shipped:suites/no-call.jsonl")
     chat: SuiteRecipe = SuiteRecipe(path="shipped:suites/chat.jsonl")
+    variants: list[VariantName] = Field(
+        default_factory=list,
+        description="The same items changed, reported beside the gate: `masked` (functions and arguments under neutral "
+        "names), `distractors:N` (N functions of other items shown too).",
+    )
+    allow_contaminated: list[str] = Field(
+        default_factory=list,
+        description="Functions of the suites, or whole suites (`calls`, `no-call`), that may be calibrated on.",
+    )
     max_new_tokens: int = Field(192, ge=8, description="The longest answer, in tokens.")
     fidelity_items: int = Field(96, ge=0, description="Items whose reference answers are compared token by token.")
     latency_prompts: int = Field(8, ge=1, description="Prompts that are timed one at a time.")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
-from lf_export.report.model import ArtifactReport, EndpointResult, Report
+from lf_export.report.model import ArtifactReport, EndpointResult, ItemResult, Report
 
 # What XML 1.0 cannot hold at all, escaped or not; ids and answers may hold anything.
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -62,10 +62,20 @@ def _case(artifact: ArtifactReport, name: str, verdict: str, reason: str) -> ET.
 def _lost(artifact: ArtifactReport, endpoint: EndpointResult) -> str:
     """The items that are wrong, for whoever opens the case."""
     suite = "calls" if endpoint.name == "strict_call" else "no_call"
-    wrong = [item for item in artifact.raw.items if item.suite == suite and not item.correct]
+    items = [item for item in artifact.raw.items if item.suite == suite and not item.variant]
+    wrong = [item for item in items if not item.correct]
     head = f"{endpoint.n} items, {endpoint.lost} lost and {endpoint.gained} gained against the baseline"
-    lines = [f"{item.id} ({item.category}): {', '.join(item.errors) or item.kind}" for item in wrong]
+    lines = [f"{item.id} ({item.category}): {_what(item)}" for item in wrong]
     return "\n".join([head, "wrong answers:", *lines]) if wrong else head
+
+
+def _what(item: ItemResult) -> str:
+    """The kinds of error, each with its places."""
+    places: dict[str, list[str]] = {}
+    for issue in item.issues:
+        places.setdefault(issue.kind, []).extend([issue.path] if issue.path else [])
+    named = [f"{kind} at {', '.join(places[kind])}" if places.get(kind) else kind for kind in item.errors]
+    return ", ".join(named) or item.kind
 
 
 def _text(text: str) -> str:

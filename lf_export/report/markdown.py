@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lf_export.report import cells
+from lf_export.report import accuracy, cells
 from lf_export.report.model import ArtifactReport, Report, SuiteFacts
 from lf_export.report.serving import failures_text, limits_text, serving_rows, shown_rows
 from lf_export.report.table import NOT_REPRESENTATIVE, reasons, speed_mark
@@ -15,9 +15,11 @@ def to_markdown(report: Report) -> str:
     sections = [
         [f"# {report.name}: {report.verdict}"],
         _verdicts(report),
-        _accuracy(report),
-        _errors(report),
-        _categories(report),
+        accuracy.calls_and_abstention(report),
+        accuracy.errors(report),
+        accuracy.categories(report),
+        accuracy.slices(report),
+        accuracy.variants(report),
         _fidelity(report),
         _speed(report),
         _serving(report),
@@ -67,56 +69,6 @@ def _verdict(artifact: ArtifactReport) -> str:
     if artifact.gate is None:
         return cells.NOTHING
     return artifact.gate.verdict if artifact.enforced else f"{artifact.gate.verdict} (advisory)"
-
-
-def _accuracy(report: Report) -> list[str]:
-    if not any(artifact.calls or artifact.no_call for artifact in _all(report)):
-        return []
-    head = ("artifact", "items", "exact calls", "right names", "BFCL-like", "no-call items", "abstained", "called")
-    rows = []
-    for artifact in _all(report):
-        calls, no_call = artifact.calls, artifact.no_call
-        row = [artifact.name]
-        if calls:
-            row += [
-                str(calls.n),
-                *(cells.rate(x, calls.n) for x in (calls.strict_exact, calls.name_ok, calls.bfcl_like)),
-            ]
-        else:
-            row += [cells.NOTHING] * 4
-        if no_call:
-            counts = (no_call.abstained, no_call.called, no_call.malformed, no_call.empty)
-            row += [str(no_call.n), *(cells.rate(x, no_call.n) for x in counts)]
-        else:
-            row += [cells.NOTHING] * 5
-        rows.append(row)
-    return ["## Calls and abstention", cells.markdown_table((*head, "malformed", "empty"), rows)]
-
-
-def _errors(report: Report) -> list[str]:
-    kinds = sorted({kind for artifact in _all(report) if artifact.calls for kind in artifact.calls.errors})
-    if not kinds:
-        return []
-    head = ["errors, items", *(artifact.name for artifact in _all(report))]
-    rows = [[kind, *(_error_count(artifact, kind) for artifact in _all(report))] for kind in kinds]
-    return ["## Errors by kind", "An item with two kinds of error counts under both.", cells.markdown_table(head, rows)]
-
-
-def _error_count(artifact: ArtifactReport, kind: str) -> str:
-    return str(artifact.calls.errors.get(kind, 0)) if artifact.calls else cells.NOTHING
-
-
-def _categories(report: Report) -> list[str]:
-    found = {category: None for artifact in _all(report) if artifact.calls for category in artifact.calls.by_category}
-    if not found:
-        return []
-    head = ["exact calls", "items", *(artifact.name for artifact in _all(report))]
-    rows = []
-    for category in found:
-        counts = [artifact.calls.by_category.get(category) if artifact.calls else None for artifact in _all(report)]
-        items = max(count.n for count in counts if count)
-        rows.append([category, str(items), *(cells.rate(c.strict_exact, c.n) if c else cells.NOTHING for c in counts)])
-    return ["## Exact calls by category", cells.markdown_table(head, rows)]
 
 
 def _fidelity(report: Report) -> list[str]:

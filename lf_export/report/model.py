@@ -62,15 +62,30 @@ class GateSettings(_Part):
 
 
 class CategoryCounts(_Part):
-    """One category of call items."""
+    """One category or slice of call items."""
 
     n: Count
     strict_exact: Count
-    bfcl_like: Count
+    bfcl_like: Count = Field(description="Items that are right by the rules of BFCL's AST checker.")
 
     @model_validator(mode="after")
     def _at_most_n(self) -> Self:
         return _bounded(self, self.n, "strict_exact", "bfcl_like")
+
+
+class ArgumentAccuracy(_Part):
+    """The arguments that expected calls need, over all items, and how many were given with a right value."""
+
+    expected: Count
+    right: Count
+    lower: Measured = Field(
+        None, description="Lower end of the 95 % cluster bootstrap interval of the share, by items."
+    )
+    upper: Measured = Field(None, description="Upper end of that interval.")
+
+    @model_validator(mode="after")
+    def _at_most_expected(self) -> Self:
+        return _bounded(self, self.expected, "right", of="expected")
 
 
 class CallMetrics(CategoryCounts):
@@ -78,13 +93,35 @@ class CallMetrics(CategoryCounts):
 
     name_ok: Count = Field(description="Items whose calls name the right functions, whatever their arguments.")
     by_category: dict[str, CategoryCounts] = Field(default_factory=dict)
+    by_slice: dict[str, CategoryCounts] = Field(
+        default_factory=dict,
+        description="By shape of the expected calls, by how many functions are shown, by turns; an item is in several.",
+    )
+    arguments: ArgumentAccuracy | None = None
+    schema_valid: Count | None = Field(
+        None, description="Items whose answer is calls that the functions' strict Pydantic models take."
+    )
+    schema_errors: dict[str, Count] = Field(
+        default_factory=dict, description="Items by the first mistake that these models find, by Pydantic's name of it."
+    )
     errors: dict[str, Count] = Field(
         default_factory=dict, description="Items by kind of error; an item with two kinds counts under both."
     )
 
     @model_validator(mode="after")
     def _names_at_most_n(self) -> Self:
-        return _bounded(self, self.n, "name_ok")
+        return _bounded(self, self.n, "name_ok", "schema_valid")
+
+
+class AbstentionCounts(_Part):
+    """One slice of the items that no function serves."""
+
+    n: Count
+    abstained: Count
+
+    @model_validator(mode="after")
+    def _at_most_n(self) -> Self:
+        return _bounded(self, self.n, "abstained")
 
 
 class NoCallMetrics(_Part):
@@ -95,12 +132,24 @@ class NoCallMetrics(_Part):
     malformed: Count = Field(description="Attempted calls that do not parse; never an abstention.")
     empty: Count
     called: Count = Field(description="Well-formed calls that nobody asked for.")
+    bfcl_like: Count | None = Field(
+        None,
+        description="Answers that BFCL takes for an abstention: whatever is no call, malformed and empty included.",
+    )
+    by_slice: dict[str, AbstentionCounts] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
         if self.abstained + self.malformed + self.empty + self.called != self.n:
             raise ValueError("abstained, malformed, empty and called do not add up to n")
         return self
+
+
+class VariantMetrics(_Part):
+    """The items of the suites changed in one way: `masked`, or `distractors:N`. Not part of the gate."""
+
+    calls: CallMetrics | None = None
+    no_call: NoCallMetrics | None = None
 
 
 class Fidelity(_Part):
@@ -131,6 +180,17 @@ class Latency(_Part):
     decode_tokens_per_second: Measured
 
 
+class ItemIssue(_Part):
+    """One thing that is wrong with an answer."""
+
+    kind: str = Field(description="What; `nested` where it is below an argument's top level.")
+    function: str = Field(
+        "", description="The function called, or expected and not called; empty for the whole answer."
+    )
+    path: str = Field("", description="The place, such as `address.zip` or `tags[2]`; empty for the whole call.")
+    cause: str | None = Field(None, description="What is wrong at the place, where the kind does not say it.")
+
+
 class ItemResult(_Part):
     """One item's raw outcome."""
 
@@ -142,6 +202,13 @@ class ItemResult(_Part):
     name_ok: bool
     bfcl_like: bool
     errors: list[str] = Field(default_factory=list)
+    issues: list[ItemIssue] = Field(default_factory=list, description="What is wrong, by place.")
+    variant: str = Field("", description="How the item was made from another; empty for the suite's own.")
+    slices: list[str] = Field(default_factory=list)
+    arguments_expected: Count | None = Field(None, description="Arguments that the expected calls need.")
+    arguments_right: Count | None = None
+    schema_valid: bool | None = Field(None, description="Whether Pydantic takes the calls; None where there is none.")
+    schema_error: str | None = Field(None, description="The first mistake that Pydantic finds in the calls.")
     cut: bool = Field(False, description="Whether the answer reached the token limit before an end token.")
     loops: bool = Field(False, description="Whether it was cut while it repeated itself.")
     answer: str | None = Field(None, description="The answer's text, where it was kept.")
@@ -216,6 +283,9 @@ class ArtifactReport(_Part):
     enforced: bool = Field(False, description="Whether its verdict decides the exit status.")
     calls: CallMetrics | None = None
     no_call: NoCallMetrics | None = None
+    variants: dict[str, VariantMetrics] = Field(
+        default_factory=dict, description="By variant of the suites, where any was asked for."
+    )
     fidelity: dict[str, Fidelity] = Field(
         default_factory=dict,
         description="By token class: prompt, functions, prose, name, key, value, punct; `call` is the last four.",
@@ -261,8 +331,9 @@ class Report(_Part):
         return self
 
 
-def _bounded(part: _P, n: int, *names: str) -> _P:
+def _bounded(part: _P, n: int, *names: str, of: str = "n") -> _P:
     for name in names:
-        if getattr(part, name) > n:
-            raise ValueError(f"{name} is more than n")
+        value = getattr(part, name)
+        if value is not None and value > n:
+            raise ValueError(f"{name} is more than {of}")
     return part

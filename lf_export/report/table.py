@@ -4,7 +4,7 @@ from lf_export.report import cells
 from lf_export.report.model import ArtifactReport, Report
 from lf_export.report.serving import limits_text, serving_rows
 
-_HEAD = ("artifact", "verdict", "exact calls", "abstention", "KL call", "chat ppl", "TTFT", "tok/s", "disk")
+_HEAD = ("artifact", "verdict", "exact calls", "BFCL", "abstention", "KL call", "chat ppl", "TTFT", "tok/s", "disk")
 NOT_REPRESENTATIVE = "†"
 ADVISORY = "*"
 
@@ -57,6 +57,7 @@ def _row(artifact: ArtifactReport, verdict: str) -> list[str]:
         artifact.name,
         verdict,
         cells.rate(calls.strict_exact, calls.n) if calls else cells.NOTHING,
+        cells.rate(calls.bfcl_like, calls.n) if calls else cells.NOTHING,
         cells.rate(no_call.abstained, no_call.n) if no_call else cells.NOTHING,
         cells.number(fidelity.kl_mean) if fidelity else cells.NOTHING,
         cells.number(artifact.chat_perplexity),

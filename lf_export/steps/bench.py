@@ -8,31 +8,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lf_export.calibration.suites import EvalItem, load_suite, stratified
+from lf_export.calibration.suites import BFCL, EvalItem, read_suite, stratified
 from lf_export.calibration.tokens import TokenClass, encode
+from lf_export.calibration.variants import Variant, parse_variant, vary
 from lf_export.checkpoint.staging import staging
 from lf_export.errors import InputError
 from lf_export.functions.dialects import Dialect, dialect_for
 from lf_export.metrics.gate import Verdict, exit_status, overall
 from lf_export.progress import say, stage
-from lf_export.provenance import machine, manifest, sha256_file, versions, write_manifest
+from lf_export.provenance import machine, manifest, versions, write_manifest
 from lf_export.report.files import JSON_NAME, MARKDOWN_NAME, read_report, write_report
 from lf_export.report.model import GateSettings, Machine, Report, SuiteFacts, Suites
 from lf_export.report.table import render_table
 from lf_export.runtimes import RUNTIMES, default_runtime
 from lf_export.runtimes.causal import load_tokenizer
+from lf_export.steps.contamination import check_contamination
 from lf_export.steps.findings import artifact_report, overall_verdict
 from lf_export.steps.measure import Measured, Workload, loops_more, measure
 from lf_export.steps.measure_endpoint import ServedArtifact, check_endpoint, measure_endpoint
 from lf_export.steps.prompts import Prompt, answered, grouped, prepare
-from lf_export.steps.sources import data_path, shown_path
+from lf_export.steps.sources import shown_path, suite_source
 
 BASELINE = "merged"
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What is asked of every artifact; suites are files or `shipped:NAME`."""
+    """What is asked of every artifact; suites are files, `shipped:NAME`, `bfcl:PATH` or `hf:NAME[:SPLIT]`."""
 
     dialect: str = "chat-template"
     calls: str = "shipped:suites/calls.jsonl"
@@ -41,6 +43,8 @@ class BenchOptions:
     limit_calls: int | None = None
     limit_no_call: int | None = None
     limit_chat: int | None = None
+    variants: tuple[str, ...] = ()
+    allow_contaminated: tuple[str, ...] = ()
     max_new_tokens: int = 192
     fidelity_items: int = 96
     latency_prompts: int = 8
@@ -127,16 +131,21 @@ def bench_artifacts(
     An earlier report in `out` is replaced when the new one is complete.
 
     Raises:
-        InputError: suites, dialect or baseline that cannot be used.
+        InputError: suites, dialect or baseline that cannot be used, or a suite that an artifact was calibrated on.
         MissingError: a runtime's package is not installed.
         StepError: the baseline cannot be measured, or a server does not answer before it is.
     """
     unknown = [name for name in options.enforce or () if name not in artifacts]
     if unknown:
         raise InputError(f"no artifact is named {unknown[0]!r}, expected one of: {', '.join(artifacts)}")
+    variants = [parse_variant(text) for text in dict.fromkeys(options.variants)]
     tokenizer = load_tokenizer(baseline)
     dialect = dialect_for(options.dialect, tokenizer)
     items, suites = _suites(options)
+    judging = {"calls": items["calls"], "no-call": items["no_call"]}
+    local = {name: path for name, artifact in artifacts.items() if (path := _local(artifact)) is not None}
+    contaminated = check_contamination(local, judging, options.allow_contaminated)
+    items["variants"] = _varied(items, variants, options.seed)
     workload = _workload(items, dialect, tokenizer, options)
     for served in artifacts.values():
         if isinstance(served, ServedArtifact):
@@ -144,7 +153,7 @@ def bench_artifacts(
     with staging(out, overwrite=True) as folder, tempfile.TemporaryDirectory(dir=folder) as scratch:
         paths = {BASELINE: baseline, **artifacts}
         measured = _measure_all(paths, workload, dialect, tokenizer, options, Path(scratch))
-        report = _report(artifacts, baseline, measured, workload, suites, options)
+        report = _report(artifacts, baseline, measured, workload, suites, options, contaminated)
         write_report(report, folder)
         write_manifest(folder, manifest("bench", verdict=report.verdict))
     return BenchOutcome.of(report, out)
@@ -179,7 +188,8 @@ def _measure_all(
                     is_baseline=name == BASELINE,
                     advance=advance,
                 )
-        if name != BASELINE and (problem := loops_more(measured[BASELINE], measured[name])):
+        judged = {prompt.item.id for prompt in workload.prompts if not prompt.item.variant}
+        if name != BASELINE and (problem := loops_more(measured[BASELINE], measured[name], judged)):
             measured[name].problems.append(problem)
         for problem in measured[name].problems:
             say(f"{name}: {problem}")
@@ -195,11 +205,11 @@ def _suites(options: BenchOptions) -> tuple[dict[str, list[EvalItem]], Suites]:
     items: dict[str, list[EvalItem]] = {}
     facts: dict[str, SuiteFacts] = {}
     for name, (given, limit) in wanted.items():
-        path = data_path(given)
-        every = load_suite(path)
+        suite = read_suite(suite_source(given))
+        every = _serving(suite.items, name) if given.startswith(BFCL) else suite.items
         items[name] = list(every) if limit is None else stratified(every, limit, seed=options.seed)
         facts[name] = SuiteFacts(
-            path=shown_path(given), items=len(items[name]), of_items=len(every), sha256=sha256_file(path)
+            path=shown_path(given), items=len(items[name]), of_items=len(every), sha256=suite.sha256
         )
     wrong = [f"{options.calls}: item {item.id} expects no call" for item in items["calls"] if not item.expected.calls]
     wrong += [f"{options.no_call}: item {item.id} expects a call" for item in items["no_call"] if item.expected.calls]
@@ -208,11 +218,22 @@ def _suites(options: BenchOptions) -> tuple[dict[str, list[EvalItem]], Suites]:
     return items, Suites(**facts)
 
 
+def _serving(items: Sequence[EvalItem], name: str) -> list[EvalItem]:
+    """The items of the leaderboard that a suite of that name takes: with calls, or without."""
+    return [item for item in items if bool(item.expected.calls) == (name == "calls")]
+
+
+def _varied(items: Mapping[str, Sequence[EvalItem]], variants: Sequence[Variant], seed: int) -> list[EvalItem]:
+    every = [*items["calls"], *items["no_call"]]
+    return [item for variant in variants for item in vary(every, variant, pool=items["calls"], seed=seed)]
+
+
 def _workload(
     items: Mapping[str, Sequence[EvalItem]], dialect: Dialect, tokenizer: Any, options: BenchOptions
 ) -> Workload:
-    asked = prepare([*items["calls"], *items["no_call"]], dialect, tokenizer)
-    half = math.ceil(options.fidelity_items * len(items["calls"]) / max(len(asked), 1))
+    asked = prepare([*items["calls"], *items["no_call"], *items["variants"]], dialect, tokenizer)
+    judged = len(items["calls"]) + len(items["no_call"])
+    half = math.ceil(options.fidelity_items * len(items["calls"]) / max(judged, 1))
     compared = [
         *_part(items["calls"], half, options.seed),
         *_part(items["no_call"], options.fidelity_items - half, options.seed),
@@ -247,6 +268,7 @@ def _report(
     workload: Workload,
     suites: Suites,
     options: BenchOptions,
+    contaminated: Mapping[str, Sequence[str]],
 ) -> Report:
     gate = GateSettings(
         margin=options.margin,
@@ -260,7 +282,16 @@ def _report(
     enforced = set(artifacts) if options.enforce is None else set(options.enforce)
     reference = measured[BASELINE]
     parts = [
-        artifact_report(name, _local(path), measured[name], reference, prompts, gate, enforced=name in enforced)
+        artifact_report(
+            name,
+            _local(path),
+            measured[name],
+            reference,
+            prompts,
+            gate,
+            enforced=name in enforced,
+            notes=contaminated.get(name, ()),
+        )
         for name, path in artifacts.items()
     ]
     verdicts = [part.gate.verdict for part in parts if part.enforced and part.gate is not None]

@@ -11,7 +11,7 @@ from lf_export.checkpoint.staging import staging
 from lf_export.progress import stage
 from lf_export.provenance import manifest, write_manifest
 from lf_export.runtimes.causal import load_tokenizer
-from lf_export.steps.sources import data_path
+from lf_export.steps.sources import data_path, suite_source
 
 _SUITES = ("calls", "no-call")
 """The shipped suites: nothing that calibrates may be in them."""
@@ -35,6 +35,8 @@ class CalibrateOptions:
     weights: Mapping[str, float] = field(default_factory=dict)
     suites: tuple[str, ...] = ()
     """Suites, beside those that ship, of which nothing may calibrate."""
+    allow_contaminated: tuple[str, ...] = ()
+    """Functions, or whole suites by the names in `suites`, that may all the same."""
     out: Path | None = None
     overwrite: bool = False
     folder: Path | None = None
@@ -53,6 +55,9 @@ def calibrate_model(options: CalibrateOptions) -> CalibrationSet:
             calls=tuple(data_path(name, options.folder) for name in options.calls),
             chat=tuple(data_path(name, options.folder) for name in options.chat),
             suites=tuple(dict.fromkeys((*_SUITES, *(_suite(name, options.folder) for name in options.suites)))),
+            allow_contaminated=tuple(
+                dict.fromkeys(each for name in options.allow_contaminated for each in _allowed(name, options))
+            ),
             weights=options.weights,
             dialect=options.dialect,
             share=options.call_share,
@@ -78,7 +83,12 @@ def _suite(name: str, folder: Path | None) -> str:
     """A suite as the audit names it: one that ships by its name, which is the same on every machine."""
     if name.startswith(_SHIPPED_SUITE):
         return name.removeprefix(_SHIPPED_SUITE).removesuffix(".jsonl")
-    return str(data_path(name, folder))
+    return suite_source(name, folder)
+
+
+def _allowed(name: str, options: CalibrateOptions) -> tuple[str, ...]:
+    """A name as it was given, and as the audit names the suite where it is one."""
+    return (name, _suite(name, options.folder)) if name in options.suites else (name,)
 
 
 def audit_text(calibration: CalibrationSet) -> tuple[str, dict[str, Any]]:

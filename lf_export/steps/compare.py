@@ -101,7 +101,7 @@ def compare_reports(
         raise InputError.of(problems or ["the two reports have no artifact's name in common"], "--pair EARLIER=LATER")
     compared = [_pair(old[one], new[other], margin, alpha) for one, other in pairs.items()]
     notes = _notes(before, after)
-    answered = max(len(old[one].raw.items) for one in pairs)
+    answered = max(len(_items(old[one])) for one in pairs)
     notes += [
         f"{pair.after}: {pair.items} of {answered} items are in both" for pair in compared if pair.items < answered
     ]
@@ -152,7 +152,8 @@ def _pair(before: ArtifactReport, after: ArtifactReport, margin: float, alpha: f
 
 
 def _items(artifact: ArtifactReport) -> dict[_Key, ItemResult]:
-    return {(item.suite, item.id): item for item in artifact.raw.items}
+    """The suites' own items; their variants are no part of the gate."""
+    return {(item.suite, item.id): item for item in artifact.raw.items if not item.variant}
 
 
 def _flips(

@@ -1,36 +1,34 @@
 """From what was measured to the parts of the report: counts by category, fidelity by token class, the gate."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lf_export.calibration.slices import slices_of
 from lf_export.calibration.suites import EvalItem
 from lf_export.calibration.tokens import TokenClass
 from lf_export.metrics import fidelity
-from lf_export.metrics.calls import JudgedAnswer
 from lf_export.metrics.gate import Verdict, judge_artifact, overall
 from lf_export.metrics.limits import Costs, checked_limits, judge_limits
 from lf_export.provenance import digest_of, read_manifest
 from lf_export.report.model import (
     ArtifactReport,
-    CallMetrics,
-    CategoryCounts,
     EndpointResult,
     Fidelity,
     GateResult,
     GateSettings,
+    ItemIssue,
     ItemResult,
     Latency,
     LimitResult,
-    NoCallMetrics,
     RawValues,
     Report,
 )
 from lf_export.report.serving import ServingLevel
 from lf_export.stats import cluster_bootstrap, paired
+from lf_export.steps.counts import call_metrics, no_call_metrics, variant_metrics
 from lf_export.steps.findings_shown import shown_fidelity
 from lf_export.steps.measure import Measured
 from lf_export.steps.prompts import Prompt, call_tokens
@@ -47,12 +45,17 @@ def artifact_report(
     gate: GateSettings,
     *,
     enforced: bool,
+    notes: Sequence[str] = (),
 ) -> ArtifactReport:
-    """The report on one artifact; `baseline` is None for the baseline itself, `path` where only a server has it."""
+    """The report on one artifact; `baseline` is None for the baseline itself, `path` where only a server has it.
+
+    `notes` come before its own.
+    """
     made = {} if path is None else read_manifest(path if path.is_dir() else path.parent) or {}
-    calls = [prompt for prompt in prompts if prompt.item.expected.calls]
-    no_call = [prompt for prompt in prompts if not prompt.item.expected.calls]
-    notes = list(found.notes)
+    judged = [prompt for prompt in prompts if not prompt.item.variant]
+    calls = [prompt for prompt in judged if prompt.item.expected.calls]
+    no_call = [prompt for prompt in judged if not prompt.item.expected.calls]
+    notes = [*notes, *found.notes]
     if not found.representative:
         notes.append("dequantized to run in plain torch: its speed and memory say nothing about a deployment")
     return ArtifactReport(
@@ -65,8 +68,9 @@ def artifact_report(
         digest=digest_of({key: made[key] for key in made if key != "machine"}) if made else None,
         calibration_digest=(made.get("calibration") or {}).get("digest"),
         enforced=enforced,
-        calls=_call_metrics(calls, found.answers),
-        no_call=_no_call_metrics(no_call, found.answers),
+        calls=call_metrics(calls, found.answers),
+        no_call=no_call_metrics(no_call, found.answers),
+        variants=variant_metrics(prompts, found.answers),
         fidelity=_fidelity(prompts, found.compared),
         fidelity_shown=shown_fidelity(prompts, found.shown),
         chat_perplexity=fidelity.perplexity(np.asarray(found.chat_nll)) if found.chat_nll else None,
@@ -99,43 +103,6 @@ def _scheme(made: Mapping[str, Any]) -> str | None:
         size = (made.get("artifact") or {}).get("group_size", options.get("group_size"))
         return f"W{options['bits']}A16 g{size} {'sym' if options.get('sym', True) else 'asym'}"
     return None
-
-
-def _call_metrics(prompts: Sequence[Prompt], answers: Mapping[str, JudgedAnswer]) -> CallMetrics | None:
-    judged = [(prompt.item.category, answers[prompt.item.id]) for prompt in prompts if prompt.item.id in answers]
-    if not judged:
-        return None
-    categories = sorted({category for category, _ in judged})
-    return CallMetrics(
-        **_counts([answer for _, answer in judged]),
-        name_ok=sum(answer.name_ok for _, answer in judged),
-        by_category={
-            category: CategoryCounts(**_counts([answer for each, answer in judged if each == category]))
-            for category in categories
-        },
-        errors=dict(Counter(kind for _, answer in judged for kind in answer.errors).most_common()),
-    )
-
-
-def _counts(answers: Sequence[JudgedAnswer]) -> dict[str, int]:
-    return {
-        "n": len(answers),
-        "strict_exact": sum(answer.exact for answer in answers),
-        "bfcl_like": sum(answer.bfcl_like for answer in answers),
-    }
-
-
-def _no_call_metrics(prompts: Sequence[Prompt], answers: Mapping[str, JudgedAnswer]) -> NoCallMetrics | None:
-    kinds = Counter(answers[prompt.item.id].kind for prompt in prompts if prompt.item.id in answers)
-    if not kinds:
-        return None
-    return NoCallMetrics(
-        n=kinds.total(),
-        abstained=kinds["prose"],
-        malformed=kinds["malformed"],
-        empty=kinds["empty"],
-        called=kinds["call"],
-    )
 
 
 def _fidelity(prompts: Sequence[Prompt], compared: Mapping[str, fidelity.TokenFidelity]) -> dict[str, Fidelity]:
@@ -231,6 +198,13 @@ def _item(prompt: Prompt, found: Measured) -> ItemResult:
         name_ok=answer.name_ok,
         bfcl_like=answer.bfcl_like,
         errors=list(answer.errors),
+        issues=[ItemIssue.model_validate(issue) for issue in answer.issues],
+        variant=item.variant,
+        slices=list(slices_of(item)),
+        arguments_expected=answer.arguments_expected if item.expected.calls else None,
+        arguments_right=answer.arguments_right if item.expected.calls else None,
+        schema_valid=answer.schema_valid if answer.kind == "call" else None,
+        schema_error=answer.schema_error,
         cut=answer.cut,
         loops=answer.loops,
         answer=answer.text,

@@ -1,7 +1,7 @@
 """Measure one artifact: its answers, its distributions on the reference answers, its speed, its size."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,12 +132,13 @@ def measure(
     return found
 
 
-def loops_more(baseline: Measured, found: Measured) -> str | None:
-    """The problem, in words, of an artifact that repeats itself on 5 % of the items or more where the baseline ends."""
-    new = [name for name, answer in found.answers.items() if answer.loops and not baseline.answers[name].loops]
-    if not new or len(new) < len(found.answers) / 20:
+def loops_more(baseline: Measured, found: Measured, judged: Collection[str]) -> str | None:
+    """The problem, in words, of an artifact that repeats itself on 5 % of the judged items where the baseline ends."""
+    answers = {name: answer for name, answer in found.answers.items() if name in judged}
+    new = [name for name, answer in answers.items() if answer.loops and not baseline.answers[name].loops]
+    if not new or len(new) < len(answers) / 20:
         return None
-    return f"{len(new)} of {len(found.answers)} answers repeat themselves up to the token limit, unlike the baseline's"
+    return f"{len(new)} of {len(answers)} answers repeat themselves up to the token limit, unlike the baseline's"
 
 
 def disk_bytes(path: Path) -> int:
@@ -168,7 +169,13 @@ def _answers(session: ChildSession, workload: Workload, dialect: Dialect, found:
         for prompt, generation in zip(workload.groups[number].prompts, answered, strict=True):
             item = prompt.item
             found.answers[item.id] = judge(
-                dialect.parse(generation.text), item.expected.calls, item.functions, generation.ids, session.eos_ids
+                dialect.parse(generation.text),
+                item.expected.calls,
+                item.functions,
+                generation.ids,
+                session.eos_ids,
+                possible=item.possible,
+                ordered=item.ordered,
             )
             advance(1, item.id)
 

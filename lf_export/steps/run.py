@@ -20,7 +20,7 @@ from lf_export.steps.merge import MergeOptions, merge_model
 from lf_export.steps.plan import Step, as_facts, bytes_text, table, totals
 from lf_export.steps.quantize import TargetPlan, check_targets, files_of, quantize_targets
 from lf_export.steps.record import claim, fingerprint, is_done, is_ours, record, step_digest
-from lf_export.steps.sources import base_path, data_path
+from lf_export.steps.sources import base_path, data_path, suite_fingerprint, suite_source
 from lf_export.walk.budget import default_budget, parse_size
 
 MERGED, CALIBRATION, BENCH = "merged", "calibration", "bench"
@@ -134,9 +134,9 @@ def _bench(inputs: _Inputs, step: Step) -> BenchOutcome:
     folder = inputs.folder
     options = BenchOptions(
         dialect=recipe.calibration.dialect,
-        calls=str(data_path(recipe.bench.calls.path, folder)),
-        no_call=str(data_path(recipe.bench.no_call.path, folder)),
-        chat=str(data_path(recipe.bench.chat.path, folder)),
+        calls=suite_source(recipe.bench.calls.path, folder),
+        no_call=suite_source(recipe.bench.no_call.path, folder),
+        chat=suite_source(recipe.bench.chat.path, folder),
         limit_calls=recipe.bench.calls.limit,
         limit_no_call=recipe.bench.no_call.limit,
         limit_chat=recipe.bench.chat.limit,
@@ -144,6 +144,8 @@ def _bench(inputs: _Inputs, step: Step) -> BenchOutcome:
         fidelity_items=recipe.bench.fidelity_items,
         latency_prompts=recipe.bench.latency_prompts,
         latency_tokens=recipe.bench.latency_tokens,
+        variants=tuple(recipe.bench.variants),
+        allow_contaminated=tuple(recipe.bench.allow_contaminated),
         runtimes=dict(recipe.bench.runtimes),
         margin=recipe.gate.margin,
         alpha=recipe.gate.alpha,
@@ -180,7 +182,7 @@ def _inputs(path: Path, threads: int | None, memory: int | None, *, prepare: boo
         names.append(recipe.bench.chat.path)
     for name in names:
         try:
-            data_path(name, folder)
+            suite_source(name, folder)
         except InputError as error:
             problems.append(f"{path}: {error.message}")
     if problems:
@@ -195,6 +197,14 @@ def _inputs(path: Path, threads: int | None, memory: int | None, *, prepare: boo
 def _judging(recipe: Recipe) -> list[str]:
     """The suites that judge calls: nothing of them may calibrate."""
     return [] if recipe.bench is None else [recipe.bench.calls.path, recipe.bench.no_call.path]
+
+
+def _allowed(recipe: Recipe) -> tuple[str, ...]:
+    """What may be in both, the two suites by their paths."""
+    if recipe.bench is None:
+        return ()
+    suites = {"calls": recipe.bench.calls.path, "no-call": recipe.bench.no_call.path}
+    return tuple(suites.get(name, name) for name in recipe.bench.allow_contaminated)
 
 
 def _weights(recipe: Recipe) -> tuple[float, ...]:
@@ -224,8 +234,9 @@ def _steps(inputs: _Inputs) -> list[Step]:
     files = [fingerprint(path) for path in ([inputs.base] if inputs.base else []) + list(inputs.adapters)]
     merge_options = recipe.merge.model_dump() | {"weights": _weights(recipe)}
     merge_digest = step_digest("merge", merge_options, [str(inputs.base), files])
-    named = (*recipe.calibration.calls, *recipe.calibration.chat, *_judging(recipe))
+    named = (*recipe.calibration.calls, *recipe.calibration.chat)
     data = [fingerprint(data_path(name, inputs.folder)) for name in named]
+    data += [suite_fingerprint(suite_source(name, inputs.folder)) for name in _judging(recipe)]
     calibrate_digest = step_digest("calibrate", recipe.calibration.model_dump(), [merge_digest, data])
     steps = [
         _step(MERGED, output / MERGED, merge_digest, estimate.merge(base, recipe.merge.dtype)),
@@ -241,7 +252,7 @@ def _steps(inputs: _Inputs) -> list[Step]:
         steps.append(_step(plan.name, plan.out, digest, estimate.quantize(base, plan, recipe, targets, inputs.memory)))
     if recipe.bench is not None:
         suites = [
-            fingerprint(data_path(suite.path, inputs.folder))
+            suite_fingerprint(suite_source(suite.path, inputs.folder))
             for suite in (recipe.bench.calls, recipe.bench.no_call, recipe.bench.chat)
         ]
         options = {"bench": recipe.bench.model_dump(), "gate": recipe.gate.model_dump()}
@@ -290,6 +301,7 @@ def _calibrate_options(inputs: _Inputs, out: Path) -> CalibrateOptions:
         allow_dropped=wanted.allow_dropped,
         weights=dict(wanted.weights),
         suites=tuple(_judging(inputs.recipe)),
+        allow_contaminated=_allowed(inputs.recipe),
         out=out,
         overwrite=True,
         folder=inputs.folder,

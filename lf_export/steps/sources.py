@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+from lf_export.calibration.suites import BFCL, HUB
 from lf_export.errors import InputError, MissingError, StepError
 from lf_export.recipe import BaseSource
 from lf_export.shipped import shipped
+from lf_export.steps.record import fingerprint
 
 _SHIPPED = "shipped:"
 
@@ -26,11 +29,34 @@ def data_path(name: str, folder: Path | None = None) -> Path:
     return path
 
 
+def suite_source(name: str, folder: Path | None = None) -> str:
+    """What `read_suite` takes for a suite's name: `bfcl:PATH` and files relative to `folder`, `hf:…` as it is.
+
+    Raises:
+        InputError: there is no such file or folder.
+    """
+    if name.startswith(HUB):
+        return name
+    if not name.startswith(BFCL):
+        return str(data_path(name, folder))
+    path = (folder or Path()) / name.removeprefix(BFCL)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder", "pip download --no-deps bfcl-eval")
+    return f"{BFCL}{path}"
+
+
+def suite_fingerprint(source: str) -> list[Any]:
+    """What identifies the content of a suite without reading it; a dataset of the hub has its name alone."""
+    return [source] if source.startswith(HUB) else [*fingerprint(Path(source.removeprefix(BFCL)))]
+
+
 def shown_path(path: Path | str) -> str:
     """How a report names an input file: `shipped:FILE`, or the file's name: whoever reads it has other folders."""
     text = str(path)
-    if text.startswith(_SHIPPED):
+    if text.startswith((_SHIPPED, HUB)):
         return text
+    if text.startswith(BFCL):
+        return f"{BFCL}{Path(text.removeprefix(BFCL)).name}"
     file, folder = Path(text).resolve(), shipped("calibration").resolve()
     return f"{_SHIPPED}{file.relative_to(folder).as_posix()}" if file.is_relative_to(folder) else file.name
 

@@ -75,7 +75,13 @@ def test_no_call_where_one_is_expected() -> None:
 def test_where_no_call_is_expected_only_prose_is_right(answer: Answer, errors: tuple[str, ...]) -> None:
     outcome = compare(answer, (), FUNCTIONS)
     assert outcome.errors == errors
-    assert outcome.exact == outcome.bfcl_like == (not errors)
+    assert outcome.exact == (not errors)
+
+
+def test_the_leaderboard_takes_whatever_is_no_call_for_an_abstention() -> None:
+    garbage = [Answer("malformed", (), "{"), Answer("empty"), prose("No.")]
+    assert [compare(answer, (), FUNCTIONS).bfcl_like for answer in garbage] == [True, True, True]
+    assert not compare(calling(PARIS), (), FUNCTIONS).bfcl_like
 
 
 @pytest.mark.parametrize(
@@ -83,7 +89,7 @@ def test_where_no_call_is_expected_only_prose_is_right(answer: Answer, errors: t
     [
         ({"city": "new-york, N.Y."}, {"city": "New York NY"}),
         ({"city": "Paris", "units": "metric"}, {"city": "Paris"}),
-        ({"city": "Paris"}, {"city": "Paris", "units": "Metric"}),
+        ({"city": "Paris"}, {"city": "Paris", "units": "metric"}),
     ],
 )
 def test_the_lenient_score_forgives_writing_and_defaults(made: Any, expected: Any) -> None:

@@ -18,6 +18,13 @@ def calls(exact: int) -> dict[str, Any]:
             "parallel": {"n": 60, "strict_exact": 40, "bfcl_like": 42},
         },
         "errors": {"wrong_value": 20, "malformed": 3},
+        "by_slice": {
+            "one of several": {"n": 100, "strict_exact": exact - 40, "bfcl_like": exact - 38},
+            "2 to 4 functions": {"n": 160, "strict_exact": exact, "bfcl_like": exact + 4},
+        },
+        "arguments": {"expected": 400, "right": 380, "lower": 0.93, "upper": 0.97},
+        "schema_valid": 152,
+        "schema_errors": {"missing": 5},
     }
 
 
@@ -75,7 +82,15 @@ def artifact(name: str, **changes: Any) -> ArtifactReport:
         "digest": "ab" * 32,
         "enforced": True,
         "calls": calls(129),
-        "no_call": {"n": 80, "abstained": 74, "malformed": 2, "empty": 1, "called": 3},
+        "no_call": {
+            "n": 80,
+            "abstained": 74,
+            "malformed": 2,
+            "empty": 1,
+            "called": 3,
+            "bfcl_like": 77,
+            "by_slice": {"no call": {"n": 80, "abstained": 74}, "1 function": {"n": 20, "abstained": 20}},
+        },
         "fidelity": {"prose": fidelity(0.0004), "call": fidelity(0.0021)},
         "chat_perplexity": 12.5,
         "latency": latency(2.0),
@@ -93,7 +108,10 @@ def artifact(name: str, **changes: Any) -> ArtifactReport:
                     "correct": False,
                     "name_ok": True,
                     "bfcl_like": True,
-                    "errors": ["wrong_value"],
+                    "errors": ["nested"],
+                    "issues": [
+                        {"kind": "nested", "function": "sendEmail", "path": "body.title", "cause": "wrong_value"}
+                    ],
                 }
             ],
             "ttft_seconds": [0.6],

@@ -26,7 +26,7 @@ def test_a_pass_is_a_case_without_children_but_its_wrong_items(report: Report) -
     assert set(found) >= {f"{name} hard floors", f"{name} strict_call", f"{name} abstention"}
     case = found[f"{name} strict_call"]
     assert [child.tag for child in case] == ["system-out"]
-    assert "c-1 (single): wrong_value" in (case.findtext("system-out") or "")
+    assert "c-1 (single): nested at body.title" in (case.findtext("system-out") or "")
 
 
 @pytest.mark.parametrize("verdict", ["FAIL", "INCONCLUSIVE"])

@@ -17,6 +17,7 @@ from lf_export.report import (
     NoCallMetrics,
     Report,
     read_report,
+    render_table,
     schema_text,
     write_report,
 )
@@ -34,6 +35,29 @@ def test_a_report_read_back_is_the_report_that_was_written(report: Report, tmp_p
 
 def test_the_committed_schema_is_the_models_own() -> None:
     assert SCHEMA.read_text(encoding="utf-8") == schema_text(), "run: make docs"
+
+
+def test_a_report_from_before_these_fields_still_reads(report: Report, tmp_path: Path) -> None:
+    value = json.loads(write_report(report, tmp_path)[0].read_bytes())
+    new = {
+        "calls": ("by_slice", "arguments", "schema_valid", "schema_errors"),
+        "no_call": ("bfcl_like", "by_slice"),
+    }
+    for part in (value["baseline"], *value["artifacts"]):
+        del part["variants"]
+        for name, keys in new.items():
+            for key in keys:
+                del part[name][key]
+        for item in part["raw"]["items"]:
+            for key in ("issues", "variant", "slices", "arguments_expected", "arguments_right", "schema_valid"):
+                del item[key]
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(value), encoding="utf-8")
+    read = read_report(old)
+    assert read.artifacts[0].calls is not None
+    assert read.artifacts[0].calls.strict_exact == 129
+    assert read.artifacts[0].calls.arguments is None
+    assert "exact calls" in render_table(read)
 
 
 def test_what_is_written_fits_the_schema_and_what_has_more_keys_does_not(report: Report, tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ import pytest
 from lf_export.report import ArtifactReport, Report, cells, render_table, to_markdown
 
 TABLE = """\
-artifact          verdict  exact calls  abstention  KL call  chat ppl        TTFT   tok/s    disk
----------  --------------  -----------  ----------  -------  --------  ----------  ------  ------
-merged           baseline       80.0 %      92.5 %        –      12.0    1,200 ms    25.0  540 MB
-q8_0                 PASS       80.6 %      92.5 %  0.00210      12.5      600 ms    50.0  145 MB
-gptq-4bit  INCONCLUSIVE *       80.6 %      92.5 %  0.00210      12.5  2,400 ms †  12.5 †  145 MB
+artifact          verdict  exact calls    BFCL  abstention  KL call  chat ppl        TTFT   tok/s    disk
+---------  --------------  -----------  ------  ----------  -------  --------  ----------  ------  ------
+merged           baseline       80.0 %  82.5 %      92.5 %        –      12.0    1,200 ms    25.0  540 MB
+q8_0                 PASS       80.6 %  83.1 %      92.5 %  0.00210      12.5      600 ms    50.0  145 MB
+gptq-4bit  INCONCLUSIVE *       80.6 %  83.1 %      92.5 %  0.00210      12.5  2,400 ms †  12.5 †  145 MB
 
 q8_0: strict_call PASS: the loss is under the margin: at most 1.7 pp, 5.0 pp accepted
 q8_0: abstention PASS: the loss is under the margin: at most 1.7 pp, 5.0 pp accepted
@@ -42,7 +42,7 @@ def test_the_terminal_shows_dashes_for_what_was_not_measured(report: Report) -> 
         "gate": {"verdict": "FAIL", "problems": ["does not load: bad magic"]},
     }
     lines = render_table(changed(report, artifacts=[failed], verdict="FAIL")).splitlines()
-    assert lines[3].split() == ["q4", "FAIL", *[cells.NOTHING] * 7]
+    assert lines[3].split() == ["q4", "FAIL", *[cells.NOTHING] * 8]
     assert lines[5:] == ["q4: does not load: bad magic", "verdict: FAIL"]
 
 
@@ -58,13 +58,43 @@ def test_the_page_says_the_verdict_first_and_why(report: Report) -> None:
 
 def test_the_page_tells_malformed_answers_from_abstentions(report: Report) -> None:
     lines = section(to_markdown(report), "Calls and abstention")
-    assert lines[0].endswith("| no-call items | abstained | called | malformed | empty |")
-    assert lines[3].endswith("| 80.6 % | 93.8 % | 83.1 % | 80 | 92.5 % | 3.8 % | 2.5 % | 1.2 % |")
+    assert lines[0].endswith("| no-call items | abstained | BFCL | called | malformed | empty |")
+    assert lines[3].endswith("| 80 | 92.5 % | 96.2 % | 3.8 % | 2.5 % | 1.2 % |")
+
+
+def test_the_page_shows_both_scores_arguments_and_schema_validity_beside_each_other(report: Report) -> None:
+    lines = section(to_markdown(report), "Calls and abstention")
+    assert lines[0].startswith(
+        "| artifact | items | exact calls | BFCL | right names | right arguments | 95 % | schema"
+    )
+    assert lines[3].startswith("| q8_0 | 160 | 80.6 % | 83.1 % | 93.8 % | 95.0 % | 93.0 % to 97.0 % | 95.0 % | 80 |")
+
+
+def test_the_page_shows_slices_of_both_suites(report: Report) -> None:
+    lines = section(to_markdown(report), "By slice")
+    assert lines[0] == "| right, strict | items | merged | q8_0 | gptq-4bit |"
+    assert lines[2:] == [
+        "| one of several | 100 | 88.0 % | 89.0 % | 89.0 % |",
+        "| 2 to 4 functions | 160 | 80.0 % | 80.6 % | 80.6 % |",
+        "| no call | 80 | 92.5 % | 92.5 % | 92.5 % |",
+        "| no call, 1 function | 20 | 100.0 % | 100.0 % | 100.0 % |",
+    ]
+
+
+def test_the_page_shows_variants_beside_the_suites_as_they_are(report: Report) -> None:
+    assert "Variants" not in to_markdown(report)
+    first = report.artifacts[0].model_dump()
+    masked = {"calls": first["calls"] | {"strict_exact": 100}, "no_call": None}
+    page = to_markdown(changed(report, artifacts=[first | {"variants": {"masked": masked}}]))
+    lines = section(page, "Variants of the suites")
+    assert "| q8_0 | as they are | 80.6 % | 83.1 % | 95.0 % | 93.0 % to 97.0 % | 92.5 % |" in lines
+    assert lines[-1] == "|  | masked | 62.5 % | 83.1 % | 95.0 % | 93.0 % to 97.0 % | – |"
 
 
 def test_the_page_counts_errors_by_kind_and_calls_by_category(report: Report) -> None:
     page = to_markdown(report)
     assert "| malformed | 3 | 3 | 3 |" in section(page, "Errors by kind")
+    assert "| Pydantic: missing | 5 | 5 | 5 |" in section(page, "Errors by kind")
     assert "| single | 100 | 88.0 % | 89.0 % | 89.0 % |" in section(page, "Exact calls by category")
 
 
