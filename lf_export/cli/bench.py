@@ -11,9 +11,9 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 
 
 @click.command(short_help="Artifacts against the merged model: the verdict.")
-@click.argument("artifacts", nargs=-1, required=True)
-@click.option("--baseline", type=FOLDER, required=True, help="The merged model that the artifacts are made of.")
-@click.option("-o", "--out", type=FOLDER, required=True, help="The folder for report.json, report.md, junit.xml.")
+@click.argument("artifacts", nargs=-1)
+@click.option("--baseline", type=FOLDER, help="The merged model that the artifacts are made of.")
+@click.option("-o", "--out", type=FOLDER, help="The folder for report.json, report.md, junit.xml.")
 @click.option("--dialect", default="chat-template", show_default=True, help="As the model was trained.")
 @click.option(
     "--runtime",
@@ -67,13 +67,21 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--enforce", multiple=True, metavar="ARTIFACT", help="Artifacts that decide the exit status [default: all]."
 )
+@click.option("--plan", is_flag=True, help="Measure nothing: say how many items a PASS needs, and how many there are.")
+@click.option(
+    "--discordance",
+    multiple=True,
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="With --plan: the share of items that may flip either way [default: several].",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="The seed of the stratified parts.")
 @threads_option
 @json_option
 def bench(
     artifacts: tuple[str, ...],
-    baseline: Path,
-    out: Path,
+    baseline: Path | None,
+    out: Path | None,
     dialect: str,
     runtimes: tuple[str, ...],
     calls: str,
@@ -96,6 +104,8 @@ def bench(
     total_timeout: float,
     margin: float,
     enforce: tuple[str, ...],
+    plan: bool,
+    discordance: tuple[float, ...],
     seed: int,
     threads: int,
     as_json: bool,
@@ -105,9 +115,31 @@ def bench(
     An artifact is a folder, a GGUF file, or [NAME=]endpoint:URL: an OpenAI-compatible server, such as
     endpoint:http://127.0.0.1:8080/v1. Its key comes from the environment.
 
+    With --plan nothing is measured and neither is needed.
+
     Exit status: 0 PASS, 10 FAIL, 11 INCONCLUSIVE.
     """
     from lf_export.cli.output import emit
+
+    if plan:
+        from lf_export.steps.bench_plan import USUAL_DISCORDANCE, PlanOptions, plan_bench, plan_text
+
+        planned = plan_bench(
+            PlanOptions(
+                suites={"calls": (calls, limit_calls), "no_call": (no_call, limit_no_call)},
+                margin=margin,
+                discordance=discordance or USUAL_DISCORDANCE,
+                seed=seed,
+            )
+        )
+        emit(planned, plan_text(planned), as_json=as_json)
+        return 0
+    missing = {"argument 'ARTIFACTS...'": artifacts, "option '--baseline'": baseline, "option '-o' / '--out'": out}
+    for what, given in missing.items():
+        if not given:
+            raise click.UsageError(f"Missing {what}.")
+    assert baseline is not None  # noqa: S101 - refused above
+    assert out is not None  # noqa: S101
     from lf_export.cli.progress import shown
     from lf_export.steps.bench import BenchOptions, bench_artifacts, runtimes_by_name
     from lf_export.steps.judged import judged_artifacts

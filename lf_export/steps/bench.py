@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lf_export.calibration.suites import BFCL, EvalItem, read_suite, stratified
+from lf_export.calibration.suites import EvalItem, stratified
 from lf_export.calibration.tokens import TokenClass, encode
 from lf_export.calibration.variants import Variant, parse_variant, vary
 from lf_export.checkpoint.staging import staging
@@ -18,7 +18,7 @@ from lf_export.metrics.gate import Verdict, exit_status, overall
 from lf_export.progress import say, stage
 from lf_export.provenance import machine, manifest, versions, write_manifest
 from lf_export.report.files import JSON_NAME, MARKDOWN_NAME, read_report, write_report
-from lf_export.report.model import GateSettings, Machine, Report, SuiteFacts, Suites
+from lf_export.report.model import GateSettings, Machine, Report, Suites
 from lf_export.report.table import render_table
 from lf_export.runtimes import RUNTIMES, default_runtime
 from lf_export.runtimes.causal import load_tokenizer
@@ -27,7 +27,7 @@ from lf_export.steps.findings import artifact_report, overall_verdict
 from lf_export.steps.measure import Measured, Workload, loops_more, measure
 from lf_export.steps.measure_endpoint import ServedArtifact, check_endpoint, measure_endpoint
 from lf_export.steps.prompts import Prompt, answered, grouped, prepare
-from lf_export.steps.sources import shown_path, suite_source
+from lf_export.steps.suites import load_suites
 
 BASELINE = "merged"
 
@@ -141,7 +141,14 @@ def bench_artifacts(
     variants = [parse_variant(text) for text in dict.fromkeys(options.variants)]
     tokenizer = load_tokenizer(baseline)
     dialect = dialect_for(options.dialect, tokenizer)
-    items, suites = _suites(options)
+    items, suites = load_suites(
+        {
+            "calls": (options.calls, options.limit_calls),
+            "no_call": (options.no_call, options.limit_no_call),
+            "chat": (options.chat, options.limit_chat),
+        },
+        options.seed,
+    )
     judging = {"calls": items["calls"], "no-call": items["no_call"]}
     local = {name: path for name, artifact in artifacts.items() if (path := _local(artifact)) is not None}
     contaminated = check_contamination(local, judging, options.allow_contaminated)
@@ -194,33 +201,6 @@ def _measure_all(
         for problem in measured[name].problems:
             say(f"{name}: {problem}")
     return measured
-
-
-def _suites(options: BenchOptions) -> tuple[dict[str, list[EvalItem]], Suites]:
-    wanted = {
-        "calls": (options.calls, options.limit_calls),
-        "no_call": (options.no_call, options.limit_no_call),
-        "chat": (options.chat, options.limit_chat),
-    }
-    items: dict[str, list[EvalItem]] = {}
-    facts: dict[str, SuiteFacts] = {}
-    for name, (given, limit) in wanted.items():
-        suite = read_suite(suite_source(given))
-        every = _serving(suite.items, name) if given.startswith(BFCL) else suite.items
-        items[name] = list(every) if limit is None else stratified(every, limit, seed=options.seed)
-        facts[name] = SuiteFacts(
-            path=shown_path(given), items=len(items[name]), of_items=len(every), sha256=suite.sha256
-        )
-    wrong = [f"{options.calls}: item {item.id} expects no call" for item in items["calls"] if not item.expected.calls]
-    wrong += [f"{options.no_call}: item {item.id} expects a call" for item in items["no_call"] if item.expected.calls]
-    if wrong:
-        raise InputError.of(wrong[:10], "call items belong in the suite of calls, the others in that without")
-    return items, Suites(**facts)
-
-
-def _serving(items: Sequence[EvalItem], name: str) -> list[EvalItem]:
-    """The items of the leaderboard that a suite of that name takes: with calls, or without."""
-    return [item for item in items if bool(item.expected.calls) == (name == "calls")]
 
 
 def _varied(items: Mapping[str, Sequence[EvalItem]], variants: Sequence[Variant], seed: int) -> list[EvalItem]:

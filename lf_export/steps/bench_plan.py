@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from lf_export.calibration.suites import EvalItem, load_suite, stratified
+from lf_export.calibration.suites import EvalItem
 from lf_export.errors import InputError
 from lf_export.metrics.gate import ABSTENTION, STRICT_CALL
 from lf_export.report import cells
 from lf_export.stats import items_for_pass, paired
 from lf_export.steps.findings import cluster_of
-from lf_export.steps.sources import data_path, shown_path
+from lf_export.steps.suites import load_suites
 
 USUAL_DISCORDANCE = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -21,8 +21,8 @@ class PlanOptions:
     """What is planned.
 
     Attributes:
-        suites: endpoint → (suite, limit), as they will be judged.
-        margins: endpoint → the largest loss that is accepted.
+        suites: `calls` and `no_call` → (suite, limit), as they will be judged.
+        margin: the largest loss that is accepted.
         discordance: shares of items that may flip either way, each planned for.
         loss: the true loss that is assumed.
         power: probability of the PASS.
@@ -31,7 +31,7 @@ class PlanOptions:
     """
 
     suites: Mapping[str, tuple[str, int | None]]
-    margins: Mapping[str, float]
+    margin: float = 0.05
     discordance: Sequence[float] = USUAL_DISCORDANCE
     loss: float = 0.0
     power: float = 0.8
@@ -45,11 +45,10 @@ def plan_bench(options: PlanOptions) -> dict[str, Any]:
     Raises:
         InputError: a suite cannot be read, or a loss that is larger than the share of flips.
     """
+    items, suites = load_suites(options.suites, options.seed)
     rows = []
-    for endpoint in (STRICT_CALL, ABSTENTION):
-        given, limit = options.suites[endpoint]
-        items = load_suite(data_path(given))
-        chosen = list(items) if limit is None else stratified(items, limit, seed=options.seed)
+    for endpoint, name in ((STRICT_CALL, "calls"), (ABSTENTION, "no_call")):
+        chosen, facts = items[name], getattr(suites, name)
         effect = _design_effect(chosen)
         for discordance in options.discordance:
             if options.loss > discordance:
@@ -57,14 +56,14 @@ def plan_bench(options: PlanOptions) -> dict[str, Any]:
                     f"a loss of {options.loss:g} needs flips on as many items, not on {discordance:g}",
                     "give a larger --discordance",
                 )
-            alone = items_for_pass(options.margins[endpoint], discordance, options.loss, options.alpha, options.power)
+            alone = items_for_pass(options.margin, discordance, options.loss, options.alpha, options.power)
             needed = None if alone is None else ceil(alone * effect)
             rows.append(
                 {
                     "endpoint": endpoint,
-                    "suite": shown_path(given),
+                    "suite": facts.path,
                     "items": len(chosen),
-                    "margin": options.margins[endpoint],
+                    "margin": options.margin,
                     "discordance": discordance,
                     "design_effect": effect,
                     "items_needed": needed,
