@@ -153,3 +153,19 @@ def tiny_adapter(
     if merged:
         wrapped.merge_and_unload().save_pretrained(folder / "merged")
     return folder
+
+
+def ascii_model(folder: Path, **overrides: Any) -> Path:
+    """As `tiny_model`, but one that answers in ASCII: the output of every other token but the end token is zero.
+
+    A server holds back half a letter; a random model writes little else.
+    """
+    from safetensors.torch import load_file, save_file
+
+    tiny_model(folder, tie_word_embeddings=False, **overrides)
+    names = tiny_tokenizer().convert_ids_to_tokens(range(320))
+    silent = [index for index, name in enumerate(names) if index != 2 and not (name or "é").isascii()]
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"][[0, 1, *silent]] = 0.0
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
