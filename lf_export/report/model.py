@@ -5,29 +5,17 @@ finite becomes `None`, so that a report is always plain JSON. Times are in secon
 (0.03 is 3 percentage points), KL is in nats.
 """
 
-import math
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
+
+from lf_export.report.evidence import LayerErrors, Texts
+from lf_export.report.part import Count, Measured, Share
+from lf_export.report.part import Part as _Part
 
 _P = TypeVar("_P", bound=BaseModel)
 
 VerdictName = Literal["PASS", "FAIL", "INCONCLUSIVE"]
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-Measured = Annotated[float | None, BeforeValidator(_finite)]
-
-
-class _Part(BaseModel):
-    """Fields are checked; values may come from the dataclasses of `lf_export.metrics` as they are."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True, allow_inf_nan=False)
 
 
 class Machine(_Part):
@@ -220,6 +208,7 @@ class ArtifactReport(_Part):
     peak_rss_bytes: Count | None = None
     disk_bytes: Count | None = None
     gate: GateResult | None = Field(None, description="None for the baseline.")
+    layer_errors: LayerErrors | None = Field(None, description="None where the format has no errors by linear.")
     notes: list[str] = Field(default_factory=list)
     raw: RawValues = RawValues()
 
@@ -241,6 +230,7 @@ class Report(_Part):
     versions: dict[str, str]
     baseline: ArtifactReport
     artifacts: list[ArtifactReport]
+    texts: Texts = Texts()
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -26,6 +26,7 @@ from lf_export.report.model import (
     Report,
 )
 from lf_export.stats import cluster_bootstrap, paired
+from lf_export.steps.evidence import layer_errors
 from lf_export.steps.measure import Measured
 from lf_export.steps.prompts import Prompt, call_tokens
 
@@ -69,6 +70,7 @@ def artifact_report(
         peak_rss_bytes=found.peak_rss_bytes or None,
         disk_bytes=found.disk_bytes,
         gate=None if baseline is None else _gate(found, baseline, calls, no_call, gate),
+        layer_errors=layer_errors(made, path.name),
         notes=notes,
         raw=RawValues(
             items=[_item(prompt, found) for prompt in prompts if prompt.item.id in found.answers],

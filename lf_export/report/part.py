@@ -1,0 +1,23 @@
+"""What the parts of a report have in common: checked fields, plain JSON, and the types of what is counted and measured."""
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Measured = Annotated[float | None, BeforeValidator(_finite)]
+"""A float, or None for what was not measured or is not finite."""
+
+
+class Part(BaseModel):
+    """Fields are checked; values may come from the dataclasses of `lf_export.metrics` as they are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True, allow_inf_nan=False)
