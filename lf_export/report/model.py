@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, Field, model_validator
 
+from lf_export.report.evidence import LayerErrors, Texts
 from lf_export.report.parts import Count, Measured, Percentiles, Share
 from lf_export.report.parts import Part as _Part
 from lf_export.report.serving import ServingLevel, ShownFidelity
@@ -301,6 +302,7 @@ class ArtifactReport(_Part):
     peak_rss_bytes: Count | None = None
     disk_bytes: Count | None = None
     gate: GateResult | None = Field(None, description="None for the baseline.")
+    layer_errors: LayerErrors | None = Field(None, description="None where the format has no errors by linear.")
     notes: list[str] = Field(default_factory=list)
     raw: RawValues = RawValues()
 
@@ -322,6 +324,7 @@ class Report(_Part):
     versions: dict[str, str]
     baseline: ArtifactReport
     artifacts: list[ArtifactReport]
+    texts: Texts = Texts()
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

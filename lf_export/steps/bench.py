@@ -23,6 +23,7 @@ from lf_export.report.table import render_table
 from lf_export.runtimes import RUNTIMES, default_runtime
 from lf_export.runtimes.causal import load_tokenizer
 from lf_export.steps.contamination import check_contamination
+from lf_export.steps.evidence import item_texts
 from lf_export.steps.findings import artifact_report, overall_verdict
 from lf_export.steps.measure import Measured, Workload, loops_more, measure
 from lf_export.steps.measure_endpoint import ServedArtifact, check_endpoint, measure_endpoint
@@ -275,6 +276,7 @@ def _report(
         for name, path in artifacts.items()
     ]
     verdicts = [part.gate.verdict for part in parts if part.enforced and part.gate is not None]
+    merged = artifact_report(BASELINE, baseline, reference, None, prompts, gate, enforced=False)
     return Report(
         name=options.name,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -287,8 +289,9 @@ def _report(
         threads=options.threads,
         machine=Machine(**machine()),
         versions=versions(),
-        baseline=artifact_report(BASELINE, baseline, reference, None, prompts, gate, enforced=False),
+        baseline=merged,
         artifacts=parts,
+        texts=item_texts(prompts, merged, parts),
     )
 
 

@@ -30,6 +30,7 @@ from lf_export.report.serving import ServingLevel
 from lf_export.stats import cluster_bootstrap, paired
 from lf_export.steps.counts import call_metrics, no_call_metrics, variant_metrics
 from lf_export.steps.findings_shown import shown_fidelity
+from lf_export.steps.evidence import layer_errors
 from lf_export.steps.measure import Measured
 from lf_export.steps.prompts import Prompt, call_tokens
 
@@ -81,6 +82,7 @@ def artifact_report(
         peak_rss_bytes=found.peak_rss_bytes or None,
         disk_bytes=found.disk_bytes or None,
         gate=None if baseline is None else _gate(found, baseline, calls, no_call, gate),
+        layer_errors=layer_errors(made, "" if path is None else path.name),
         notes=notes,
         raw=RawValues(
             items=[_item(prompt, found) for prompt in prompts if prompt.item.id in found.answers],

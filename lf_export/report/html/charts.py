@@ -1,0 +1,289 @@
+"""The charts of a report: losses against the margin, trade-offs, latency, errors by kind and by layer."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lf_export.report import cells
+from lf_export.report.html.drawing import Chart, Layer, draw, layer, name, number, plain, said
+from lf_export.report.html.labels import labels
+from lf_export.report.html.signs import BASELINE, look, verdict_of
+from lf_export.report.model import ArtifactReport, Report
+
+_WIDTH, _HEIGHT = 330, 220
+_ROW = 30
+_MOST_TICKS = 160
+_POINT = {"type": "point", "size": 110, "strokeWidth": 2, "opacity": 1}
+
+Value = Callable[[ArtifactReport], float | None]
+
+
+def everyone(report: Report) -> list[ArtifactReport]:
+    """The baseline, then the artifacts."""
+    return [report.baseline, *report.artifacts]
+
+
+def losses(report: Report) -> Chart | None:
+    """The loss of each endpoint with its bounds, and the margin."""
+    margin = 100 * report.gate.margin
+    rows = [
+        {
+            "row": f"{artifact.name} · {endpoint.name}",
+            "loss": 100 * (endpoint.loss or 0.0),
+            "lower": 100 * endpoint.lower,
+            "upper": 100 * endpoint.upper,
+            "tip": f"{artifact.name}, {endpoint.name}: {endpoint.verdict}\nloss {cells.points(endpoint.loss)}, "
+            f"bounds {cells.points(endpoint.lower)} to {cells.points(endpoint.upper)}\n"
+            f"{endpoint.n} items, {endpoint.lost} lost, {endpoint.gained} gained",
+            **look(endpoint.verdict),
+        }
+        for artifact in report.artifacts
+        for endpoint in (artifact.gate.endpoints if artifact.gate else ())
+        if endpoint.n
+    ]
+    if not rows:
+        return None
+    y = name("row", axis={"ticks": False, "domain": False, "labelColor": "var(--ink)", "labelFontSize": 12})
+    axis = {"format": "+~g", "tickCount": 7, "title": "loss against the baseline, percentage points"}
+    x = number("lower", axis=axis, title=axis["title"])
+    marks = [
+        _rule([{"at": 0}], "var(--line)"),
+        _rule([{"at": margin}], "var(--fail)", dashed=True),
+        layer(
+            [{"at": margin, "text": f"margin {margin:g} pp"}],
+            {"type": "text", "baseline": "bottom", "dy": -4, "fill": "var(--fail)", "fontSize": 11},
+            x=number("at"), y={"value": 0}, text=said("text"),
+        ),
+        layer(
+            rows, {"type": "rule", "strokeWidth": 2.5, "opacity": 0.75}, x=x, x2={"field": "upper"}, y=y,
+            stroke=plain("stroke"),
+        ),
+        layer(rows, _POINT, x=number("loss"), y=y, **_looks()),
+    ]  # fmt: skip
+    svg = draw(marks, 480, _ROW * len(rows), "Loss of each endpoint with its bounds, against the margin")
+    return Chart(
+        "Loss with its bounds",
+        svg,
+        "A bar that ends left of the dashed line is under the margin. Left of 0 the artifact was right more often.",
+    )
+
+
+def trade_offs(report: Report) -> list[Chart]:
+    """Size and speed against damage: a point for each artifact, and the baseline."""
+    biggest = max((each.disk_bytes or 0 for each in everyone(report)), default=0)
+    unit, scale = ("GB", 1e9) if biggest >= 1e9 else ("MB", 1e6)
+    across: list[tuple[str, str, Value]] = [
+        ("Size", f"size on disk, {unit}", lambda each: None if each.disk_bytes is None else each.disk_bytes / scale),
+        ("Speed", "decode, tokens per second", lambda each: each.latency and each.latency.decode_tokens_per_second),
+    ]
+    up: list[tuple[str, str, Value]] = [
+        ("divergence on call tokens", "mean KL on call tokens, nats", _call_kl),
+        ("exact calls", "exact calls, %", _exact),
+    ]
+    charts = []
+    for short, x_title, x_of in across:
+        for other, y_title, y_of in up:
+            rows = [
+                _trade_row(each, float(x), float(y), hollow=short == "Speed" and not each.representative)
+                for each in everyone(report)
+                if (x := x_of(each)) is not None and (y := y_of(each)) is not None
+            ]
+            if len(rows) > 1:
+                charts.append(_trade_off(report, rows, f"{short} against {other}", x_title, y_title))
+    return charts
+
+
+def latencies(report: Report) -> list[Chart]:
+    """How times to the first token and between tokens are distributed."""
+    parts: list[tuple[str, str, Callable[[ArtifactReport], Sequence[float]]]] = [
+        ("Time to first token", "ttft", lambda each: each.raw.ttft_seconds),
+        ("Time per output token", "tpot", lambda each: each.raw.tpot_seconds),
+    ]
+    return [chart for caption, key, values in parts if (chart := _latency(report, caption, key, values)) is not None]
+
+
+def layers(report: Report) -> list[Chart]:
+    """The quantizer's errors by layer, beside those of plain rounding."""
+    return [_layers(each) for each in report.artifacts if each.layer_errors is not None and each.layer_errors.layers]
+
+
+def errors(artifact: ArtifactReport, counts: Sequence[tuple[str, int, int]]) -> Chart | None:
+    """Items by kind of error, in the baseline and in the artifact.
+
+    Args:
+        artifact: whose.
+        counts: kind, the baseline's items, the artifact's items.
+    """
+    if not counts:
+        return None
+    rows = [
+        {
+            "kind": kind,
+            "before": before,
+            "after": after,
+            "tip": f"{kind}: {before} before, {after} in {artifact.name} ({after - before:+d})",
+        }
+        for kind, before, after in counts
+    ]
+    y = name("kind", axis={"ticks": False, "domain": False, "labelColor": "var(--ink)"})
+    x = number("before", axis={"tickMinStep": 1, "format": "d", "tickCount": 6, "title": "items"}, title="items")
+    marks = [
+        layer(rows, {"type": "rule", "strokeWidth": 2, "stroke": "var(--line)"}, x=x, x2={"field": "after"}, y=y),
+        layer(rows, {**_POINT, "size": 70}, x=number("before"), y=y, **_constant(BASELINE, hollow=True)),
+        layer(rows, {**_POINT, "size": 70}, x=number("after"), y=y, **_constant(verdict_of(artifact)), description=said("tip")),
+    ]  # fmt: skip
+    svg = draw(marks, _WIDTH - 110, 23 * len(rows), f"Items by kind of error: the baseline and {artifact.name}")
+    return Chart(artifact.name, svg)
+
+
+def _trade_row(artifact: ArtifactReport, x: float, y: float, *, hollow: bool) -> dict[str, Any]:
+    verdict = verdict_of(artifact)
+    speed = artifact.latency.decode_tokens_per_second if artifact.latency else None
+    facts = [
+        f"{artifact.name}: {verdict}",
+        f"{artifact.scheme or artifact.format} in {artifact.runtime or cells.NOTHING}, {cells.size(artifact.disk_bytes)}",
+        f"exact calls {cells.percent((_exact(artifact) or 0) / 100) if artifact.calls else cells.NOTHING}, "
+        f"KL {'0, by definition' if verdict == BASELINE else cells.number(_call_kl(artifact))}",
+        f"decode {cells.number(speed)} tokens/s" + ("" if artifact.representative else ", not representative"),
+    ]
+    return {"x": x, "y": y, "name": artifact.name, "tip": "\n".join(facts), **look(verdict, hollow=hollow)}
+
+
+def _trade_off(report: Report, rows: list[dict[str, Any]], caption: str, x_title: str, y_title: str) -> Chart:
+    right = max(row["x"] for row in rows) * 1.08
+    x_scale = {"domain": [0, right], "nice": False}
+    marks: list[Layer] = []
+    if y_title.startswith("mean KL"):
+        low, axis = _decades([row["y"] for row in rows])
+        for row in rows:
+            row["y"] = max(row["y"], low)
+        top = max(row["y"] for row in rows) * 1.6
+        y_scale: dict[str, Any] = {"type": "log", "domain": [low, top], "nice": False}
+        heights = [math.log(row["y"] / low) / math.log(top / low) for row in rows]
+    else:
+        values = [row["y"] for row in rows]
+        floor = _exact(report.baseline)
+        if floor is not None:
+            floor -= 100 * report.gate.margin
+            values.append(floor)
+            marks.append(_level(floor, f"baseline less {100 * report.gate.margin:g} pp"))
+        pad = max(max(values) - min(values), 2.0) * 0.2
+        bounds = [min(values) - pad, max(values) + pad]
+        y_scale, axis = {"domain": bounds, "nice": False, "zero": False}, {"tickCount": 5}
+        heights = [(row["y"] - bounds[0]) / (bounds[1] - bounds[0]) for row in rows]
+    x = number("x", scale=x_scale, axis={"tickCount": 5, "grid": False}, title=x_title)
+    y = number("y", scale=y_scale, axis=axis, title=y_title)
+    for row, height in zip(rows, heights, strict=True):
+        row |= {"across": row["x"] / right, "up": height}
+    marks = [layer(rows, _POINT, x=x, y=y, **_looks()), *marks, *labels(rows)]
+    hollow = any(row["fill"] != row["stroke"] for row in rows)
+    note = "Hollow: dequantized to run, its speed says nothing about a deployment." if hollow else ""
+    return Chart(caption, draw(marks, _WIDTH, _HEIGHT, caption), note)
+
+
+def _decades(values: Sequence[float]) -> tuple[float, dict[str, Any]]:
+    """Where 0 is drawn on a logarithmic axis, and the axis: a decade each, and 0 at its foot."""
+    smallest = min((value for value in values if value > 0), default=1e-3)
+    first, last = math.floor(math.log10(smallest)), math.ceil(math.log10(max(*values, smallest)))
+    low = 10.0 ** (first - 0.6)
+    steps = [10.0**power for power in range(first, last + 1)]
+    return low, {"values": [low, *steps], "labelExpr": f"datum.value < {low * 1.01!r} ? '0' : format(datum.value, '~g')"}
+
+
+def _latency(
+    report: Report, caption: str, key: str, values: Callable[[ArtifactReport], Sequence[float]]
+) -> Chart | None:
+    ticks, points = [], []
+    for artifact in everyone(report):
+        if artifact.latency is None:
+            continue
+        mark = "" if artifact.representative else " †"
+        row = artifact.name + mark
+        ticks += [{"row": row, "ms": 1000 * value} for value in _thinned(values(artifact))]
+        found = getattr(artifact.latency, key)
+        for label, share in (("p50", found.p50), ("p90", found.p90), ("p99", found.p99)):
+            if share is not None:
+                tip = f"{row}: {label} {cells.milliseconds(share)}\nof {len(values(artifact))} values"
+                style = look(verdict_of(artifact), hollow=label != "p50")
+                points.append({"row": row, "ms": 1000 * share, "tip": tip, "size": 110 if label == "p50" else 46, **style})
+    if not points:
+        return None
+    y = name("row", axis={"ticks": False, "domain": False, "labelColor": "var(--ink)", "grid": True})
+    x = number("ms", axis={"tickCount": 6, "grid": False}, scale={"zero": True}, title="milliseconds")
+    size = {"field": "size", "type": "quantitative", "scale": None, "legend": None}
+    marks = [
+        layer(ticks, {"type": "tick", "thickness": 1, "size": 16, "opacity": 0.4, "color": "var(--soft)"}, x=x, y=y),
+        layer(points, {"type": "point", "strokeWidth": 2, "opacity": 1}, x=x, y=y, size=size, **_looks()),
+    ]
+    rows = len({point["row"] for point in points})
+    return Chart(caption, draw(marks, _WIDTH - 60, 36 * rows, f"{caption}: values, and p50, p90 and p99"))
+
+
+def _thinned(values: Sequence[float]) -> list[float]:
+    """All values, or evenly spaced ones of their order where they are many."""
+    if len(values) <= _MOST_TICKS:
+        return list(values)
+    ordered = sorted(values)
+    return [ordered[round(at * (len(ordered) - 1) / (_MOST_TICKS - 1))] for at in range(_MOST_TICKS)]
+
+
+def _layers(artifact: ArtifactReport) -> Chart:
+    found = artifact.layer_errors
+    if found is None:
+        raise ValueError(artifact.name)
+    way = "rounded to nearest" if found.plain == "rtn" else "llama.cpp's own rounding"
+    rows = [
+        {
+            "layer": each.layer,
+            "error": each.error,
+            "plain": each.plain_error,
+            "tip": f"layer {each.layer}: {cells.number(each.error)}, {way} {cells.number(each.plain_error)}\n"
+            f"worst: {each.worst} {cells.number(each.worst_error)}",
+        }
+        for each in found.layers
+        if each.layer is not None and each.error
+    ]
+    x = number("layer", axis={"tickMinStep": 1, "format": "d", "grid": False}, scale={"zero": False}, title="layer")
+    y = number("error", axis={"tickCount": 4, "format": "~g"}, scale={"type": "log"}, title="relative error")
+    plains = [row for row in rows if row["plain"]]
+    line = {"type": "line", "strokeWidth": 1.6, "interpolate": "linear"}
+    marks = [
+        layer(plains, {**line, "stroke": "var(--soft)", "strokeDash": [4, 3]}, x=x, y=number("plain", scale={"type": "log"}, title="relative error")),
+        layer(rows, {**line, "stroke": "var(--accent)"}, x=x, y=y),
+        layer(rows, {"type": "point", "size": 34, "filled": True, "opacity": 1, "color": "var(--accent)"}, x=x, y=y, description=said("tip")),
+    ]  # fmt: skip
+    apart = [f"{each.worst} {cells.number(each.worst_error)}" for each in found.layers if each.layer is None]
+    note = f"Solid: this artifact. Dashed: {way}." + (f" Outside the layers: {', '.join(apart)}." if apart else "")
+    return Chart(artifact.name, draw(marks, _WIDTH, 150, f"Errors by layer of {artifact.name}"), note)
+
+
+def _rule(rows: Sequence[dict[str, Any]], colour: str, *, dashed: bool = False) -> Layer:
+    mark = {"type": "rule", "stroke": colour, "strokeWidth": 1.5, **({"strokeDash": [5, 4]} if dashed else {})}
+    return layer(rows, mark, x=number("at"))
+
+
+def _level(at: float, text: str) -> Layer:
+    line = layer([{"y": at}], {"type": "rule", "stroke": "var(--fail)", "strokeDash": [5, 4], "strokeWidth": 1.5}, y=number("y"))
+    word = layer(
+        [{"y": at, "text": text}],
+        {"type": "text", "align": "left", "baseline": "top", "dx": 4, "dy": 4, "fill": "var(--fail)", "fontSize": 11},
+        x={"value": 0}, y=number("y"), text=said("text"),
+    )  # fmt: skip
+    return {"layer": [line, word]}
+
+
+def _looks() -> dict[str, Any]:
+    return {"shape": plain("shape"), "stroke": plain("stroke"), "fill": plain("fill"), "description": said("tip")}
+
+
+def _constant(verdict: str, *, hollow: bool = False) -> dict[str, Any]:
+    return {key: {"value": value} for key, value in look(verdict, hollow=hollow).items()}
+
+
+def _call_kl(artifact: ArtifactReport) -> float | None:
+    found = artifact.fidelity.get("call")
+    return 0.0 if artifact.gate is None else found.kl_mean if found else None
+
+
+def _exact(artifact: ArtifactReport) -> float | None:
+    return 100 * artifact.calls.strict_exact / artifact.calls.n if artifact.calls and artifact.calls.n else None

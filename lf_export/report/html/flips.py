@@ -1,0 +1,160 @@
+"""The item browser: every item that an artifact lost or gained, with what it asked and both answers."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from lf_export.report.evidence import ItemText, Turn
+from lf_export.report.html.differences import Piece, compared, laid_out
+from lf_export.report.model import ArtifactReport, ItemResult, Report
+
+_SNIPPET = 110
+# Bytes of HTML around the texts of an item and of a flip, and by how much marks and escapes lengthen a text.
+_ITEM_FRAME, _FLIP_FRAME, _MARKUP = 1_500, 1_200, 1.5
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Flip:
+    """One item in one artifact: what changed, and both answers in pieces."""
+
+    artifact: str
+    lost: bool
+    errors: tuple[str, ...]
+    before: list[Piece]
+    after: list[Piece]
+    before_kind: str
+    after_kind: str
+    kl: float | None
+
+    @property
+    def direction(self) -> str:
+        """`lost` or `gained`."""
+        return "lost" if self.lost else "gained"
+
+
+@dataclass(frozen=True)
+class Item:
+    """An item that flipped somewhere; without texts where the report holds none."""
+
+    suite: str
+    id: str
+    category: str
+    snippet: str
+    prompt: Sequence[Turn]
+    functions: Sequence[tuple[str, str]]
+    expected: str
+    flips: list[Flip] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of HTML it takes."""
+        texts = sum(len(turn.text) for turn in self.prompt) + sum(len(text) for _, text in self.functions)
+        answers = sum(len(piece.text) + 30 for flip in self.flips for piece in (*flip.before, *flip.after))
+        return int(_ITEM_FRAME + _FLIP_FRAME * len(self.flips) + _MARKUP * (texts + answers + len(self.expected)))
+
+
+@dataclass(frozen=True)
+class Browser:
+    """The items that are shown, what they can be chosen by, and how many did not fit."""
+
+    items: list[Item]
+    left_out: int
+    artifacts: list[str]
+    suites: list[str]
+    categories: list[str]
+    errors: list[str]
+
+    @property
+    def flips(self) -> int:
+        """How many flips are shown."""
+        return sum(len(item.flips) for item in self.items)
+
+
+def browser(report: Report, room: int) -> Browser:
+    """Every flipped item, those that most artifacts lost first, as many as fit into `room` bytes."""
+    every = sorted(_items(report), key=lambda item: (-sum(flip.lost for flip in item.flips), item.id))
+    shown = []
+    for item in every:
+        room -= item.size
+        if room < 0:
+            break
+        shown.append(item)
+    flips = [flip for item in shown for flip in item.flips]
+    return Browser(
+        items=shown,
+        left_out=len(every) - len(shown),
+        artifacts=list(dict.fromkeys(each.name for each in report.artifacts if any(f.artifact == each.name for f in flips))),
+        suites=sorted({item.suite for item in shown}),
+        categories=sorted({item.category for item in shown}),
+        errors=[kind for kind, _ in Counter(kind for flip in flips for kind in flip.errors).most_common()],
+    )  # fmt: skip
+
+
+def error_counts(artifact: ArtifactReport) -> dict[str, Counter[str]]:
+    """Items by kind of error and by category, both suites together; an item with two kinds counts under both."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for item in artifact.raw.items:
+        for kind in item.errors:
+            found[kind][item.category] += 1
+    return found
+
+
+def _items(report: Report) -> Iterator[Item]:
+    base = {(item.suite, item.id): item for item in report.baseline.raw.items}
+    texts = {(text.suite, text.id): text for text in report.texts.items}
+    flips: dict[Key, list[Flip]] = defaultdict(list)
+    for artifact in report.artifacts:
+        for item in artifact.raw.items:
+            before = base.get((item.suite, item.id))
+            if before is not None and before.correct != item.correct:
+                flips[item.suite, item.id].append(_flip(artifact.name, before, item))
+    for key, found in flips.items():
+        yield _item(base[key], texts.get(key), found, report.texts.functions)
+
+
+def _flip(artifact: str, before: ItemResult, after: ItemResult) -> Flip:
+    wrong = after if before.correct else before
+    left, right = compared(laid_out(before.answer or ""), laid_out(after.answer or ""))
+    return Flip(
+        artifact=artifact,
+        lost=before.correct,
+        errors=tuple(wrong.errors) or (wrong.kind,),
+        before=left,
+        after=right,
+        before_kind=_kind(before),
+        after_kind=_kind(after),
+        kl=after.kl_mean,
+    )
+
+
+def _kind(item: ItemResult) -> str:
+    return item.kind + (", loops" if item.loops else ", cut off" if item.cut else "")
+
+
+def _item(result: ItemResult, text: ItemText | None, flips: list[Flip], functions: dict[str, str]) -> Item:
+    if text is None:
+        return Item(result.suite, result.id, result.category, "", (), (), "", flips)
+    asked = [turn.text for turn in text.prompt if turn.role == "user"]
+    snippet = " ".join((asked or [""])[-1].split())
+    calls = "\n".join(json.dumps(call, ensure_ascii=False) for call in text.expected_calls)
+    return Item(
+        suite=result.suite,
+        id=result.id,
+        category=result.category,
+        snippet=snippet if len(snippet) <= _SNIPPET else f"{snippet[:_SNIPPET]}…",
+        prompt=text.prompt,
+        functions=[_function(functions.get(key, "")) for key in text.functions],
+        expected="\n".join(map(laid_out, calls.splitlines())) if calls else text.expected_text or "",
+        flips=flips,
+    )
+
+
+def _function(text: str) -> tuple[str, str]:
+    """A function's name and its JSON, which may have been cut."""
+    try:
+        return str(json.loads(text)["name"]), text
+    except (ValueError, KeyError, TypeError):
+        return text[:60].replace("\n", " "), text

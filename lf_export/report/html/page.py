@@ -1,0 +1,162 @@
+"""The report as one HTML file that needs nothing else: no network, no fonts, no library."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from lf_export.report import cells
+from lf_export.report.html import charts
+from lf_export.report.html.drawing import Chart
+from lf_export.report.html.flips import browser, error_counts
+from lf_export.report.html.signs import SIGNS, verdict_of
+from lf_export.report.model import ArtifactReport, Report
+from lf_export.report.table import reasons
+
+MOST_BYTES = 5_000_000
+# What is left for everything but drawings and items: tables, style, script.
+_FRAME = 500_000
+
+_HERE = Path(__file__).parent
+# What HTML cannot hold, escaped or not: control characters and lone surrogates.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_ABSOLUTE = re.compile(r"(?<![\w/.:<])(?:/|[A-Za-z]:\\)(?:[^/\\\s:'\"]+[/\\])+([^/\\\s:'\"]*)")
+_ENDPOINTS = {"strict_call": "exact calls", "abstention": "abstention"}
+_CLASSES = ("call", "name", "key", "value", "punct", "prose", "functions", "prompt")
+_RANKS = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Items by kind of error and category, before and after, for one artifact."""
+
+    artifact: str
+    categories: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[tuple[int, int]]]]
+
+
+def to_html(report: Report) -> str:
+    """The page. Everything that a model, a user or a file name wrote is shown as text; folders of the machine are not."""
+    drawings = {
+        "losses": charts.losses(report),
+        "trade_offs": charts.trade_offs(report),
+        "latencies": charts.latencies(report),
+        "layers": charts.layers(report),
+        "errors": [chart for each in report.artifacts if (chart := charts.errors(each, _totals(report, each)))],
+    }
+    room = MOST_BYTES - _FRAME - sum(map(_bytes, drawings.values()))
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": cells.percent,
+        "points": cells.points,
+        "number": cells.number,
+        "ms": cells.milliseconds,
+        "seconds": cells.seconds,
+        "size": cells.size,
+        "kind": lambda text: str(text).replace("_", " "),
+        "public": _public(report),
+        "short": lambda digest: cells.NOTHING if digest is None else digest[:16],
+    }
+    page = environment.get_template("report.html.j2").render(
+        report=report,
+        everyone=charts.everyone(report),
+        **drawings,
+        matrices=[matrix for each in report.artifacts if (matrix := _matrix(report, each)).rows],
+        browser=browser(report, room),
+        signs=SIGNS,
+        verdict_of=verdict_of,
+        reasons=reasons,
+        rate=cells.rate,
+        ratio=cells.ratio,
+        nothing=cells.NOTHING,
+        endpoint_name=lambda each: _ENDPOINTS.get(each, each.replace("_", " ")),
+        summary=_summary(report),
+        classes=[each for each in _CLASSES if any(each in artifact.fidelity for artifact in report.artifacts)],
+        worst_first=sorted(report.artifacts, key=_rank),
+        svg=lambda chart: Markup(chart.svg),  # noqa: S704 - drawn here, its texts escaped
+        style=Markup(style),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - the same
+        policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'",
+    )
+    return _FORBIDDEN.sub("\ufffd", page)
+
+
+def _summary(report: Report) -> str:
+    enforced = [artifact for artifact in report.artifacts if artifact.enforced]
+    if not enforced:
+        return "No artifact decides this verdict: all are advisory."
+    passed = sum(artifact.gate is not None and artifact.gate.verdict == "PASS" for artifact in enforced)
+    many = "artifact" if len(enforced) == 1 else "artifacts"
+    return f"{passed} of {len(enforced)} enforced {many} pass against {report.baseline.name}."
+
+
+def _rank(artifact: ArtifactReport) -> tuple[bool, int]:
+    """Enforced ones first, the worst verdict first."""
+    return not artifact.enforced, _RANKS.get(verdict_of(artifact), 3)
+
+
+def _totals(report: Report, artifact: ArtifactReport) -> list[tuple[str, int, int]]:
+    """Kind of error, items in the baseline, items in the artifact; the most frequent first."""
+    before, after = error_counts(report.baseline), error_counts(artifact)
+    counts = [
+        (kind.replace("_", " "), before[kind].total() if kind in before else 0, after[kind].total() if kind in after else 0)
+        for kind in {*before, *after}
+    ]  # fmt: skip
+    return sorted(counts, key=lambda each: (-max(each[1:]), each[0]))
+
+
+def _matrix(report: Report, artifact: ArtifactReport) -> Matrix:
+    before, after = error_counts(report.baseline), error_counts(artifact)
+    categories = list(
+        dict.fromkeys(item.category for item in sorted(artifact.raw.items, key=lambda item: (item.suite, item.category)))
+    )
+    kinds = [name.replace(" ", "_") for name, _, _ in _totals(report, artifact)]
+    rows = [
+        (kind, [(before.get(kind, {}).get(each, 0), after.get(kind, {}).get(each, 0)) for each in categories])
+        for kind in kinds
+    ]
+    wrong = []
+    for each in categories:
+        counts = tuple(
+            sum(not item.correct for item in one.raw.items if item.category == each)
+            for one in (report.baseline, artifact)
+        )
+        wrong.append((counts[0], counts[1]))
+    return Matrix(artifact.name, categories, [("items that are wrong", wrong), *rows] if kinds or any(map(any, wrong)) else [])
+
+
+def _public(report: Report) -> Callable[[Any], str]:
+    """What takes folders of the machine out of a message: an artifact's becomes its name, others lose all but the last part."""
+    places = {
+        place: artifact.name
+        for artifact in charts.everyone(report)
+        for place in (artifact.path, str(Path(artifact.path).absolute()) if artifact.path else "")
+        if len(place) > 1
+    }
+
+    def clean(text: Any) -> str:
+        shown = str(text)
+        for place, name in sorted(places.items(), key=lambda each: -len(each[0])):
+            shown = re.sub(rf"(?<![\w.-]){re.escape(place)}(?![\w.-])", lambda _, name=name: name, shown)
+        return _ABSOLUTE.sub(r"…/\1", shown)
+
+    return clean
+
+
+def _bytes(drawing: Chart | Sequence[Chart] | None) -> int:
+    charts_ = [] if drawing is None else [drawing] if isinstance(drawing, Chart) else drawing
+    return sum(len(chart.svg) for chart in charts_)
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

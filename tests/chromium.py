@@ -1,0 +1,208 @@
+"""A headless Chromium driven through its DevTools protocol over a pipe: pages, keys, what they print to the console."""
+
+import base64
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import fetch_chromium
+
+_PATIENCE = 60.0
+_READ, _WRITE = 3, 4  # the file descriptors that --remote-debugging-pipe means
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",  # the pages are our own, and a container's root has no other way
+    "--no-zygote",
+    "--remote-debugging-pipe",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--font-render-hinting=none",
+)
+
+
+class Chromium:
+    """One browser process; a context manager."""
+
+    def __init__(self) -> None:
+        program = fetch_chromium.find()
+        if program is None or not program.is_file():
+            raise FileNotFoundError("no Chromium is there for this test: run python tests/fetch_chromium.py")
+        self._folder = tempfile.mkdtemp(prefix="chromium-")
+        ours_in, theirs_out = map(_high, os.pipe())
+        theirs_in, ours_out = map(_high, os.pipe())
+        self._in, self._out = ours_in, ours_out
+        self._process = os.posix_spawn(
+            program,
+            [str(program), *_FLAGS, f"--user-data-dir={self._folder}", "about:blank"],
+            _environment(program),
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, theirs_in, _READ),
+                (os.POSIX_SPAWN_DUP2, theirs_out, _WRITE),
+                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+            ],
+        )
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self._rest, self._number = b"", 0
+        self._pages: dict[str, Page] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        os.close(self._out)
+        os.close(self._in)
+        os.kill(self._process, signal.SIGKILL)
+        os.waitpid(self._process, 0)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> "Page":
+        """The page in the file `path`, loaded."""
+        target = self.ask("Target.createTarget", {"url": "about:blank"})["targetId"]
+        session = self.ask("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
+        page = Page(self, session, target)
+        self._pages[session] = page
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            page.ask(f"{domain}.enable")
+        page.size(width, height)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        page.ask("Emulation.setEmulatedMedia", {"features": [scheme]})
+        page.ask("Page.navigate", {"url": path.resolve().as_uri()})
+        self._until(lambda: page.loaded, "the page is loaded")
+        return page
+
+    def ask(self, method: str, parameters: Mapping[str, Any] | None = None, session: str | None = None) -> Any:
+        """One command and its answer."""
+        self._number += 1
+        number = self._number
+        message = {"id": number, "method": method, "params": dict(parameters or {})}
+        data = json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0"
+        while data:
+            data = data[os.write(self._out, data) :]
+        answer: dict[str, Any] = {}
+        self._until(lambda: bool(answer), method, lambda each: answer.update(each) if each.get("id") == number else None)
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
+        return answer["result"]
+
+    def _until(self, done: Callable[[], bool], what: str, take: Callable[[dict[str, Any]], None] | None = None) -> None:
+        end = time.monotonic() + _PATIENCE
+        while not done():
+            message, mark, rest = self._rest.partition(b"\0")
+            if mark:
+                self._rest = rest
+                value = json.loads(message)
+                if take is not None:
+                    take(value)
+                if value.get("sessionId") in self._pages and "method" in value:
+                    self._pages[value["sessionId"]].hear(value["method"], value["params"])
+                continue
+            if not select.select([self._in], [], [], max(0.0, end - time.monotonic()))[0]:
+                raise TimeoutError(f"Chromium: {what}: nothing in {_PATIENCE:g} s")
+            data = os.read(self._in, 1 << 20)
+            if not data:
+                raise ConnectionError(f"Chromium ended before: {what}")
+            self._rest += data
+
+
+class Page:
+    """One tab: `printed` is what the console shows, errors of the page among it; `requests` what it asked for."""
+
+    def __init__(self, browser: Chromium, session: str, target: str) -> None:
+        self._browser, self._session, self._target = browser, session, target
+        self.loaded = False
+        self.printed: list[str] = []
+        self.requests: list[str] = []
+
+    def ask(self, method: str, parameters: Mapping[str, Any] | None = None) -> Any:
+        """One command to this page."""
+        return self._browser.ask(method, parameters, self._session)
+
+    def hear(self, method: str, found: Mapping[str, Any]) -> None:
+        """Take one event."""
+        if method == "Page.loadEventFired":
+            self.loaded = True
+        elif method == "Runtime.consoleAPICalled":
+            self.printed.append(f"{found['type']}: {[each.get('value') for each in found['args']]}")
+        elif method == "Runtime.exceptionThrown":
+            self.printed.append(str(found["exceptionDetails"]))
+        elif method == "Log.entryAdded":
+            self.printed.append(f"{found['entry']['level']}: {found['entry']['text']}")
+        elif method == "Network.requestWillBeSent":
+            self.requests.append(found["request"]["url"])
+
+    def value(self, script: str) -> Any:
+        """The JSON value of an expression in the page."""
+        found = self.ask("Runtime.evaluate", {"expression": script, "returnByValue": True, "awaitPromise": True})
+        if "exceptionDetails" in found:
+            raise RuntimeError(f"{script}: {found['exceptionDetails']}")
+        return found["result"].get("value")
+
+    def size(self, width: int, height: int) -> None:
+        """Set the window's inner size."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.ask("Emulation.setDeviceMetricsOverride", size)
+
+    def press(self, key: str, code: int) -> None:
+        """Press a key, such as Tab (9) or Enter (13)."""
+        text = {"text": "\r"} if key == "Enter" else {}
+        event = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        self.ask("Input.dispatchKeyEvent", {"type": "keyDown", **event, **text})
+        self.ask("Input.dispatchKeyEvent", {"type": "keyUp", **event})
+
+    def hover(self, selector: str) -> None:
+        """Move the mouse onto the middle of an element."""
+        box = self.value(
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center', "
+            "behavior: 'instant'}); const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+        )
+        self.ask("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": box[0], "y": box[1]})
+
+    def picture(self, path: Path, *, whole: bool = True) -> None:
+        """Save a screenshot as PNG."""
+        found = self.ask("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": whole})
+        path.write_bytes(base64.b64decode(found["data"]))
+
+    def paper(self) -> bytes:
+        """The page as a printed PDF, A4."""
+        found = self.ask("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69, "printBackground": False})
+        return base64.b64decode(found["data"])
+
+    def close(self) -> None:
+        """Close the tab."""
+        self._browser.ask("Target.closeTarget", {"targetId": self._target})
+
+
+def _high(handle: int) -> int:
+    """The descriptor above those that the browser expects, so that neither is in the other's way."""
+    moved = fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, 10)
+    os.close(handle)
+    return moved
+
+
+def _environment(program: Path) -> dict[str, str]:
+    """The fetched browser brings libraries and fonts with it; another has its own."""
+    environment = dict(os.environ)
+    libraries, fonts = program.parent / "lib", program.parent / "fonts.conf"
+    if libraries.is_dir() and fonts.is_file():
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [str(libraries), os.environ.get("LD_LIBRARY_PATH")]))
+        environment["FONTCONFIG_PATH"] = str(program.parent)
+    return environment
