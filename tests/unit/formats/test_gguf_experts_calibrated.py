@@ -11,6 +11,7 @@ import gguf_folders
 import models
 import numpy as np
 import pytest
+import resumed
 import torch
 from safetensors.torch import load_file, save_file
 from said import Said
@@ -303,3 +304,13 @@ def test_the_bytes_are_those_of_each_expert_by_itself(tmp_path: Path) -> None:
         if number != gguf_expert_folders.UNSEEN:
             importance = moments.upper.diagonal().numpy() / np.float32(moments.weight_sum)
         assert np.array_equal(data[number], quantize(W, TYPES[kind], importance))
+
+
+def test_a_killed_run_goes_on_at_its_layer_to_the_same_bytes(family: str, tmp_path: Path) -> None:
+    folder = models.starved_model(tmp_path / "model", family, num_hidden_layers=resumed.LAYERS)
+    formats = ("gguf", "imatrix")
+    resumed.kill(folder, tmp_path / "out", "forward", 1, formats=formats)
+    said = resumed.quantize(folder, tmp_path / "out", formats)
+    assert said.lines[0] == f"going on at layer 2 of {resumed.LAYERS}"
+    resumed.quantize(folder, tmp_path / "whole", formats)
+    assert resumed.files(tmp_path / "out") == resumed.files(tmp_path / "whole")
