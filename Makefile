@@ -46,5 +46,5 @@ $(STAMP)-demo: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	touch $@
 
 $(STAMP)-dev: $(STAMP)-demo
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[gguf,gptq,onnx]' --group dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[gguf,gptq,onnx,endpoint]' --group dev
 	touch $@

@@ -18,9 +18,11 @@ class Handler(BaseHTTPRequestHandler):
     server: "FakeServer"
 
     def do_GET(self) -> None:
+        """Answer."""
         self._handle({})
 
     def do_POST(self) -> None:
+        """Answer to a JSON body."""
         self._handle(json.loads(self.rfile.read(int(self.headers["content-length"]))))
 
     def log_message(self, *_: Any) -> None:
@@ -73,6 +75,7 @@ class FakeServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
+        """Where its interface begins."""
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
 
@@ -133,6 +136,18 @@ def completions(texts: Sequence[str] = ("It", " is", " sunny"), *, prompt_tokens
         for text in kept:
             handler.event(choice(text))
         handler.event(choice("", finish) | counts)
+        handler.event("[DONE]")
+
+    return behave
+
+
+def streams(*values: Any) -> Behaviour:
+    """Always the same events."""
+
+    def behave(handler: Handler, _: dict[str, Any]) -> None:
+        handler.start_stream()
+        for value in values:
+            handler.event(value)
         handler.event("[DONE]")
 
     return behave

@@ -161,7 +161,7 @@ def test_a_prompt_that_is_too_long_for_the_server_is_its_own_words(
     session: EndpointSession, questions: list[Question]
 ) -> None:
     long = Question("", "", questions[0].ids * 60)
-    with pytest.raises(InputError, match="HTTP 400: .*exceeds the available context size"):
+    with pytest.raises(InputError, match=r"HTTP 400: .*exceeds the available context size"):
         session.ask(long, 8)
 
 

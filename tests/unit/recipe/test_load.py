@@ -53,6 +53,33 @@ def test_the_recipes_that_ship_are_valid(name: str) -> None:
     assert load_recipe(shipped("recipes", name)).gate.enforce == ["gguf-q8_0"]
 
 
+def test_the_recipe_with_a_server_is_valid() -> None:
+    recipe = load_recipe(shipped("recipes", "bench-endpoint.yaml"))
+    assert recipe.bench is not None
+    server = recipe.bench.endpoints["gguf-q8_0-served"]
+    assert server.artifact in recipe.quantize
+    settings = server.settings()
+    assert (settings.url, settings.concurrency, settings.api_key_env) == ("http://127.0.0.1:8080/v1", (1, 2, 4), None)
+
+
+def test_mistakes_about_servers_are_found_with_their_lines(tmp_path: Path) -> None:
+    text = GOOD + (
+        "bench:\n  endpoints:\n    a:\n      url: http://user:secret@host/v1\n      artifact: nothing\n"
+        "    four:\n      url: ftp://host\n      concurrency: []\n    merged: {url: http://h/v1, api_key: sk}\n"
+        "gate: {enforce: [a, zz]}\n"
+    )
+    found = "\n".join(_mistakes(_recipe(tmp_path, text)))
+    assert "bench.endpoints.a.url: http://…@host/v1: credentials in a URL" in found
+    assert "bench.endpoints.a.artifact: no artifact is named 'nothing'" in found
+    assert "bench.endpoints.four: an artifact has that name" in found
+    assert "bench.endpoints.four.url: ftp://host: expected a URL such as" in found
+    assert "bench.endpoints.four.concurrency: list should have at least 1 item" in found
+    assert "bench.endpoints.merged: the name is reserved" in found
+    assert "bench.endpoints.merged.api_key: unknown key; did you mean 'api_key_env'?" in found
+    assert "gate.enforce[1]: no artifact is named 'zz', expected one of: four, file, a, four, merged" in found
+    assert "gate.enforce[0]" not in found
+
+
 def test_a_size_of_memory_is_checked(tmp_path: Path) -> None:
     assert load_recipe(_recipe(tmp_path, GOOD + "\nmemory: 4GB\n")).memory == "4GB"
     (mistake,) = _mistakes(_recipe(tmp_path, GOOD + "\nmemory: 4 quarts\n"))
