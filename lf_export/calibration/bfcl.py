@@ -69,14 +69,17 @@ def read_bfcl(source: Path) -> tuple[list[BfclRow], str]:
         data = files[name]()
         digest.update(data)
         found = []
-        for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+        for number, line in enumerate(data.decode("utf-8", "replace").removesuffix("\n").split("\n"), 1):
             try:
-                found.append(loads(line))
+                row = loads(line)
+                if not isinstance(row, dict) or not isinstance(row.get("id"), str):
+                    raise ValueError("expected an object with an id")  # noqa: TRY301, TRY004
+                found.append(row)
             except ValueError as error:
-                problems.append(f"{at}:{number}: not JSON: {error}")
+                problems.append(f"{at}:{number}: not a question: {error}")
         return found
 
-    for category, language in CATEGORIES.items():
+    for category in CATEGORIES:
         question = next((name for name in files if re.fullmatch(rf"BFCL_v\d+_{category}\.json", name)), None)
         if question is None:
             continue
@@ -85,10 +88,10 @@ def read_bfcl(source: Path) -> tuple[list[BfclRow], str]:
             answers = {row["id"]: row.get("ground_truth") for row in lines_of(answer_file, f"{source}:{answer_file}")}
         for row in lines_of(question, f"{source}:{question}"):
             try:
-                rows.append(_row(row, category, language, answers))
-            except (InputError, KeyError, TypeError, AttributeError, IndexError) as error:
+                rows.append(bfcl_row(row, category, answers))
+            except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
                 what = error.message if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-                problems.append(f"{source}:{question}: {row.get('id') if isinstance(row, dict) else row!r}: {what}")
+                problems.append(f"{source}:{question}: {row['id']}: {what}")
     if not rows and not problems:
         problems.append(f"{source}: no questions of BFCL, expected files such as BFCL_v4_simple_python.json")
     if problems:
@@ -126,7 +129,13 @@ def _member(source: Path, name: str) -> Callable[[], bytes]:
     return read
 
 
-def _row(row: Any, category: str, language: Language, answers: Mapping[str, Any]) -> BfclRow:
+def bfcl_row(row: Mapping[str, Any], category: str, answers: Mapping[str, Any]) -> BfclRow:
+    """A question as the leaderboard writes it, with the possible answers by id.
+
+    Raises:
+        InputError, KeyError, TypeError, ValueError: another form.
+    """
+    language = CATEGORIES[category]
     documents: Sequence[Mapping[str, Any]] = row["function"]
     by_name: dict[str, Mapping[str, Any]] = {}
     for document in documents:

@@ -10,7 +10,7 @@ back-references) is not checked. Checking ends after a fixed number of steps, wh
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Union, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic_core import PydanticCustomError, PydanticKnownError, SchemaError
@@ -189,9 +189,13 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 
 def _union(kinds: Sequence[Any]) -> Any:
     """Any of the kinds, each tried once and in order."""
-    if len(kinds) == 1:
-        return kinds[0]
-    return Annotated[Union[tuple(kinds)], Field(union_mode="left_to_right")]  # noqa: UP007 - made at run time
+    rest = [kind for kind in kinds if kind is not None]
+    if not rest:
+        return None
+    made: Any = Union[tuple(rest)]  # noqa: UP007 - made at run time
+    if get_origin(made) is Union:  # equal kinds are one
+        made = Annotated[made, Field(union_mode="left_to_right")]
+    return made if len(rest) == len(kinds) else Union[made, None]  # noqa: UP007 - the same
 
 
 def _types(schema: Mapping[str, Any]) -> list[str]:

@@ -119,7 +119,8 @@ class PossibleCall:
     def allows(self, name: str, value: Any) -> bool:
         """Whether `value` is strictly right for the argument: equal to an allowed value as JSON.
 
-        Source text is read by the parameter's type first; text in it that is a literal counts as its value.
+        Source text is read by the parameter's type first. Text inside a list or map that is a literal counts as its
+        value: the reader leaves some of these as they are.
         """
         kind, items = self.kind_of(name)
         equal: Callable[[Any, Any], bool] = json_equal
@@ -214,7 +215,7 @@ def _matches(value: Any, allowed: Any, kind: str, items: str | None, equal: Call
         if kind in _LISTS and items in _TABLES:
             return all(_matches(one, other, items, None, equal) for one, other in zip(value, allowed, strict=True))
         return all(map(equal, value, allowed))
-    return equal(value, allowed)
+    return json_equal(value, allowed)
 
 
 def _in_table(value: Any, table: Mapping[str, Any], equal: Callable[[Any, Any], bool]) -> bool:

@@ -185,7 +185,7 @@ def joined(path: str, name: str) -> str:
 
 
 def _type_of(value: Any) -> str:
-    return next(name for name, is_type in _TYPES.items() if is_type(value))
+    return next((name for name, is_type in _TYPES.items() if is_type(value)), type(value).__name__)
 
 
 def _anything(value: Any) -> bool:  # noqa: ARG001
