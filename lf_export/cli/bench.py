@@ -10,7 +10,7 @@ from lf_export.cli.options import FOLDER, json_option, margin_option, threads_op
 @click.command(short_help="Artifacts against the merged model: the verdict.")
 @click.argument("artifacts", type=FOLDER, nargs=-1, required=True)
 @click.option("--baseline", type=FOLDER, required=True, help="The merged model that the artifacts are made of.")
-@click.option("-o", "--out", type=FOLDER, required=True, help="The folder for report.json, report.md, junit.xml.")
+@click.option("-o", "--out", type=FOLDER, required=True, help="The folder for report.html, .json, .md, junit.xml.")
 @click.option("--dialect", default="chat-template", show_default=True, help="As the model was trained.")
 @click.option(
     "--runtime",

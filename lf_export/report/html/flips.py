@@ -147,7 +147,7 @@ def _item(result: ItemResult, text: ItemText | None, flips: list[Flip], function
         snippet=snippet if len(snippet) <= _SNIPPET else f"{snippet[:_SNIPPET]}…",
         prompt=text.prompt,
         functions=[_function(functions.get(key, "")) for key in text.functions],
-        expected="\n".join(map(laid_out, calls.splitlines())) if calls else text.expected_text or "",
+        expected=calls or text.expected_text or "",
         flips=flips,
     )
 

@@ -15,9 +15,8 @@ from lf_export.report import cells
 from lf_export.report.html import charts
 from lf_export.report.html.drawing import Chart
 from lf_export.report.html.flips import browser, error_counts
-from lf_export.report.html.signs import SIGNS, verdict_of
+from lf_export.report.html.signs import SIGNS, endpoint_name, verdict_of
 from lf_export.report.model import ArtifactReport, Report
-from lf_export.report.table import reasons
 
 MOST_BYTES = 5_000_000
 # What is left for everything but drawings and items: tables, style, script.
@@ -27,7 +26,6 @@ _HERE = Path(__file__).parent
 # What HTML cannot hold, escaped or not: control characters and lone surrogates.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _ABSOLUTE = re.compile(r"(?<![\w/.:<])(?:/|[A-Za-z]:\\)(?:[^/\\\s:'\"]+[/\\])+([^/\\\s:'\"]*)")
-_ENDPOINTS = {"strict_call": "exact calls", "abstention": "abstention"}
 _CLASSES = ("call", "name", "key", "value", "punct", "prose", "functions", "prompt")
 _RANKS = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
 
@@ -57,7 +55,8 @@ def to_html(report: Report) -> str:
     )
     environment.filters |= {
         "percent": cells.percent,
-        "points": cells.points,
+        "points": lambda share: _minus(cells.points(share)),
+        "kl": _kl,
         "number": cells.number,
         "ms": cells.milliseconds,
         "seconds": cells.seconds,
@@ -74,11 +73,10 @@ def to_html(report: Report) -> str:
         browser=browser(report, room),
         signs=SIGNS,
         verdict_of=verdict_of,
-        reasons=reasons,
         rate=cells.rate,
         ratio=cells.ratio,
         nothing=cells.NOTHING,
-        endpoint_name=lambda each: _ENDPOINTS.get(each, each.replace("_", " ")),
+        endpoint_name=endpoint_name,
         summary=_summary(report),
         classes=[each for each in _CLASSES if any(each in artifact.fidelity for artifact in report.artifacts)],
         worst_first=sorted(report.artifacts, key=_rank),
@@ -91,13 +89,26 @@ def to_html(report: Report) -> str:
     return _FORBIDDEN.sub("\ufffd", page)
 
 
+def _minus(text: str) -> str:
+    return text.replace("-", "\u2212")
+
+
+def _kl(value: float | None) -> str:
+    """A divergence with as many decimals as its neighbours, so that columns line up."""
+    if value is None:
+        return cells.NOTHING
+    return "<0.00001" if 0 < value < 1e-5 else f"{value:.5f}"
+
+
 def _summary(report: Report) -> str:
     enforced = [artifact for artifact in report.artifacts if artifact.enforced]
     if not enforced:
         return "No artifact decides this verdict: all are advisory."
     passed = sum(artifact.gate is not None and artifact.gate.verdict == "PASS" for artifact in enforced)
-    many = "artifact" if len(enforced) == 1 else "artifacts"
-    return f"{passed} of {len(enforced)} enforced {many} pass against {report.baseline.name}."
+    if len(enforced) == 1:
+        outcome = "passes" if passed else "does not pass"
+        return f"{enforced[0].name}, the one enforced artifact, {outcome} against {report.baseline.name}."
+    return f"{passed} of {len(enforced)} enforced artifacts pass against {report.baseline.name}."
 
 
 def _rank(artifact: ArtifactReport) -> tuple[bool, int]:
