@@ -107,7 +107,9 @@ class Chromium:
         while data:
             data = data[os.write(self._out, data) :]
         answer: dict[str, Any] = {}
-        self._until(lambda: bool(answer), method, lambda each: answer.update(each) if each.get("id") == number else None)
+        self._until(
+            lambda: bool(answer), method, lambda each: answer.update(each) if each.get("id") == number else None
+        )
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error']}")
         return answer["result"]
@@ -180,8 +182,9 @@ class Page:
     def hover(self, selector: str) -> None:
         """Move the mouse onto the middle of an element."""
         box = self.value(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center', "
-            "behavior: 'instant'}); const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+            f"(() => {{ const node = document.querySelector({json.dumps(selector)});"
+            "node.scrollIntoView({block: 'center', behavior: 'instant'}); const box = node.getBoundingClientRect();"
+            "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
         )
         self.ask("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": box[0], "y": box[1]})
 

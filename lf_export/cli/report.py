@@ -22,5 +22,9 @@ def report(source: Path, out: Path | None, as_json: bool) -> int:
     path = source / JSON_NAME if source.is_dir() else source
     found = read_report(path)
     written = write_html(found, out or path.with_name(HTML_NAME))
-    emit({"report": str(written), "bytes": written.stat().st_size, "verdict": found.verdict}, str(written), as_json=as_json)
+    emit(
+        {"report": str(written), "bytes": written.stat().st_size, "verdict": found.verdict},
+        str(written),
+        as_json=as_json,
+    )
     return 0

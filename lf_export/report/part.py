@@ -1,4 +1,4 @@
-"""What the parts of a report have in common: checked fields, plain JSON, and the types of what is counted and measured."""
+"""What the parts of a report have in common: checked fields, plain JSON, the types of counts and measurements."""
 
 import math
 from typing import Annotated, Any

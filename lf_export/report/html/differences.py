@@ -61,9 +61,8 @@ def laid_out(text: str) -> str:
         quoted = letter == '"'
         if letter in "{[":
             open_objects.append(letter == "{")
-        elif letter in "}]" and open_objects:
-            if open_objects.pop():
-                parts.append(_line(open_objects))
+        elif letter in "}]" and open_objects and open_objects.pop():
+            parts.append(_line(open_objects))
         parts.append(letter)
         if (letter == "{") or (letter == "," and open_objects and open_objects[-1]):
             parts.append(_line(open_objects))

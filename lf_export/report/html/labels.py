@@ -56,7 +56,8 @@ def _box(left: float, middle: float, width: float) -> Box:
 def _cost(box: Box, others: Sequence[Box]) -> float:
     """Overlap with what is there, and what hangs over the plot's edge."""
     covered = sum(
-        max(0.0, min(box[1], other[1]) - max(box[0], other[0])) * max(0.0, min(box[3], other[3]) - max(box[2], other[2]))
+        max(0.0, min(box[1], other[1]) - max(box[0], other[0]))
+        * max(0.0, min(box[3], other[3]) - max(box[2], other[2]))
         for other in others
     )
     outside = max(0.0, -box[0]) + max(0.0, box[1] - _LETTERS) + 2 * max(0.0, -box[2]) + max(0.0, box[3] - _LINES - 1)
