@@ -19,11 +19,8 @@ import fetch_chromium
 _PATIENCE = 60.0
 _READ, _WRITE = 3, 4  # the file descriptors that --remote-debugging-pipe means
 _FLAGS = (
-    "--headless",
     "--no-sandbox",  # the pages are our own, and a container's root has no other way
-    "--no-zygote",
     "--remote-debugging-pipe",
-    "--disable-gpu",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
@@ -32,6 +29,17 @@ _FLAGS = (
     "--no-first-run",
     "--hide-scrollbars",
     "--font-render-hinting=none",
+)
+_FOUND_FLAGS = ("--headless", "--disable-gpu")
+# How the fetched one is built to run: one process, and its own software renderer.
+_FETCHED_FLAGS = (
+    "--headless=shell",
+    "--no-zygote",
+    "--single-process",
+    "--in-process-gpu",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
 )
 
 
@@ -42,13 +50,14 @@ class Chromium:
         program = fetch_chromium.find()
         if program is None or not program.is_file():
             raise FileNotFoundError("no Chromium is there for this test: run python tests/fetch_chromium.py")
+        flags = _FETCHED_FLAGS if _is_fetched(program) else _FOUND_FLAGS
         self._folder = tempfile.mkdtemp(prefix="chromium-")
         ours_in, theirs_out = map(_high, os.pipe())
         theirs_in, ours_out = map(_high, os.pipe())
         self._in, self._out = ours_in, ours_out
         self._process = os.posix_spawn(
             program,
-            [str(program), *_FLAGS, f"--user-data-dir={self._folder}", "about:blank"],
+            [str(program), *_FLAGS, *flags, f"--user-data-dir={self._folder}", "about:blank"],
             _environment(program),
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, theirs_in, _READ),
@@ -98,7 +107,9 @@ class Chromium:
         while data:
             data = data[os.write(self._out, data) :]
         answer: dict[str, Any] = {}
-        self._until(lambda: bool(answer), method, lambda each: answer.update(each) if each.get("id") == number else None)
+        self._until(
+            lambda: bool(answer), method, lambda each: answer.update(each) if each.get("id") == number else None
+        )
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error']}")
         return answer["result"]
@@ -171,8 +182,9 @@ class Page:
     def hover(self, selector: str) -> None:
         """Move the mouse onto the middle of an element."""
         box = self.value(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center', "
-            "behavior: 'instant'}); const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+            f"(() => {{ const node = document.querySelector({json.dumps(selector)});"
+            "node.scrollIntoView({block: 'center', behavior: 'instant'}); const box = node.getBoundingClientRect();"
+            "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
         )
         self.ask("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": box[0], "y": box[1]})
 
@@ -198,11 +210,13 @@ def _high(handle: int) -> int:
     return moved
 
 
+def _is_fetched(program: Path) -> bool:
+    return (program.parent / "fonts.conf").is_file()
+
+
 def _environment(program: Path) -> dict[str, str]:
     """The fetched browser brings libraries and fonts with it; another has its own."""
-    environment = dict(os.environ)
-    libraries, fonts = program.parent / "lib", program.parent / "fonts.conf"
-    if libraries.is_dir() and fonts.is_file():
-        environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [str(libraries), os.environ.get("LD_LIBRARY_PATH")]))
-        environment["FONTCONFIG_PATH"] = str(program.parent)
-    return environment
+    if not _is_fetched(program):
+        return dict(os.environ)
+    libraries = os.pathsep.join(filter(None, [str(program.parent / "lib"), os.environ.get("LD_LIBRARY_PATH")]))
+    return os.environ | {"LD_LIBRARY_PATH": libraries, "FONTCONFIG_PATH": str(program.parent)}

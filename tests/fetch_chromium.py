@@ -81,9 +81,11 @@ def fetch() -> Path:
             raise SystemExit(f"error: {_PACKAGE} has the digest {found}, expected {_SHA512}")
         with tarfile.open(archives[0]) as archive:
             archive.extractall(work, filter="data")
-        for name in ("chromium", "al2023.tar", "fonts.tar"):
-            subprocess.run([node, "-e", _INFLATE, str(work / "package/bin" / f"{name}.br"), str(work / name)], check=True)
-        for name in ("al2023.tar", "fonts.tar"):
+        for name in ("chromium", "al2023.tar", "fonts.tar", "swiftshader.tar"):
+            subprocess.run(
+                [node, "-e", _INFLATE, str(work / "package/bin" / f"{name}.br"), str(work / name)], check=True
+            )
+        for name in ("al2023.tar", "fonts.tar", "swiftshader.tar"):
             with tarfile.open(work / name) as archive:
                 archive.extractall(made, filter="data")
         # The package's own file names the folders of another place.

@@ -13,7 +13,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @click.command(short_help="Artifacts against the merged model: the verdict.")
 @click.argument("artifacts", nargs=-1)
 @click.option("--baseline", type=FOLDER, help="The merged model that the artifacts are made of.")
-@click.option("-o", "--out", type=FOLDER, help="The folder for report.json, report.md, junit.xml.")
+@click.option("-o", "--out", type=FOLDER, help="The folder for report.html, .json, .md, junit.xml.")
 @click.option("--dialect", default="chat-template", show_default=True, help="As the model was trained.")
 @click.option(
     "--runtime",

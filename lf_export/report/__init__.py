@@ -1,6 +1,7 @@
-"""One `Report` value of a bench run, and its views: JSON, Markdown, a table for the terminal."""
+"""One `Report` value of a bench run, and its views: JSON, Markdown, HTML, a table for the terminal."""
 
-from lf_export.report.files import read_report, schema_text, to_json, write_report
+from lf_export.report.files import read_report, schema_text, to_json, write_html, write_report
+from lf_export.report.html import to_html
 from lf_export.report.markdown import to_markdown
 from lf_export.report.model import (
     ArtifactReport,
@@ -45,7 +46,9 @@ __all__ = [
     "read_report",
     "render_table",
     "schema_text",
+    "to_html",
     "to_json",
     "to_markdown",
+    "write_html",
     "write_report",
 ]

@@ -1,4 +1,4 @@
-"""The report on disk: `report.json`, which is the report, and `report.md` and `junit.xml`, which are views of it."""
+"""The report on disk: `report.json`, which is the report, and its views: `report.md`, `junit.xml` and `report.html`."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lf_export.errors import InputError, StepError
+from lf_export.report.html import to_html
 from lf_export.report.junit import to_junit
 from lf_export.report.markdown import to_markdown
 from lf_export.report.model import Report
@@ -13,6 +14,7 @@ from lf_export.report.model import Report
 JSON_NAME = "report.json"
 MARKDOWN_NAME = "report.md"
 JUNIT_NAME = "junit.xml"
+HTML_NAME = "report.html"
 
 
 def write_report(report: Report, folder: Path) -> tuple[Path, ...]:
@@ -24,15 +26,27 @@ def write_report(report: Report, folder: Path) -> tuple[Path, ...]:
         StepError: the folder cannot be written.
     """
     views = {JSON_NAME: to_json, MARKDOWN_NAME: to_markdown, JUNIT_NAME: to_junit}
+    return tuple(_write(folder / name, view(report)) for name, view in views.items())
+
+
+def write_html(report: Report, path: Path) -> Path:
+    """Write the report as one self-contained page to `path`; a file there is replaced as a whole or not at all.
+
+    Raises:
+        StepError: the file cannot be written.
+    """
+    return _write(path, to_html(report))
+
+
+def _write(path: Path, text: str) -> Path:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, view in views.items():
-            staged = folder / f".{name}.staging"
-            staged.write_text(view(report), encoding="utf-8")
-            staged.replace(folder / name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged = path.with_name(f".{path.name}.staging")
+        staged.write_text(text, encoding="utf-8")
+        staged.replace(path)
     except OSError as error:
-        raise StepError(f"{folder}: the report cannot be written: {error.strerror or error}") from error
-    return tuple(folder / name for name in views)
+        raise StepError(f"{path.parent}: the report cannot be written: {error.strerror or error}") from error
+    return path
 
 
 def read_report(path: Path) -> Report:

@@ -1,4 +1,4 @@
-"""What the parts of a report are made of."""
+"""What the parts of a report have in common: checked fields, plain JSON, the types of counts and measurements."""
 
 import math
 from typing import Annotated, Any

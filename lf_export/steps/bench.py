@@ -17,11 +17,12 @@ from lf_export.functions.dialects import Dialect, dialect_for
 from lf_export.metrics.gate import Verdict, exit_status, overall
 from lf_export.progress import say, stage
 from lf_export.provenance import machine, manifest, versions, write_manifest
-from lf_export.report.files import JSON_NAME, MARKDOWN_NAME, read_report, write_report
+from lf_export.report.files import HTML_NAME, JSON_NAME, read_report, write_html, write_report
 from lf_export.report.model import GateSettings, Machine, Report, Suites
 from lf_export.report.table import render_table
 from lf_export.runtimes import RUNTIMES, default_runtime
 from lf_export.runtimes.causal import load_tokenizer
+from lf_export.steps.cards import write_results
 from lf_export.steps.contamination import check_contamination
 from lf_export.steps.evidence import item_texts
 from lf_export.steps.findings import artifact_report, overall_verdict
@@ -74,7 +75,7 @@ class BenchOutcome:
     @classmethod
     def of(cls, report: Report, folder: Path) -> "BenchOutcome":
         """The outcome of a report that lies in `folder`."""
-        text = f"{render_table(report)}\n\nreport: {folder / MARKDOWN_NAME}"
+        text = f"{render_table(report)}\n\nreport: {folder / HTML_NAME}"
         return cls(text, report.model_dump(mode="json"), exit_status(overall_verdict(report)))
 
     @classmethod
@@ -127,9 +128,9 @@ def runtimes_by_name(given: Sequence[str], names: Sequence[str]) -> dict[str, st
 def bench_artifacts(
     artifacts: Mapping[str, Path | ServedArtifact], baseline: Path, out: Path, options: BenchOptions
 ) -> BenchOutcome:
-    """Judge every artifact against `baseline`; writes report.json and report.md into the folder `out`.
+    """Judge every artifact against `baseline`; writes report.json and its views into the folder `out`.
 
-    An earlier report in `out` is replaced when the new one is complete.
+    An earlier report in `out` is replaced when the new one is complete. Each artifact's card gets its results.
 
     Raises:
         InputError: suites, dialect or baseline that cannot be used, or a suite that an artifact was calibrated on.
@@ -164,6 +165,11 @@ def bench_artifacts(
         report = _report(artifacts, baseline, measured, workload, suites, options, contaminated)
         write_report(report, folder)
         write_manifest(folder, manifest("bench", verdict=report.verdict))
+    # What was measured is safe by now: the page and the cards can be made again from report.json.
+    write_html(report, out / HTML_NAME)
+    for artifact in report.artifacts:
+        if artifact.name in local:
+            write_results(local[artifact.name], artifact, report)
     return BenchOutcome.of(report, out)
 
 

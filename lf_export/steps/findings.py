@@ -29,8 +29,8 @@ from lf_export.report.model import (
 from lf_export.report.serving import ServingLevel
 from lf_export.stats import cluster_bootstrap, paired
 from lf_export.steps.counts import call_metrics, no_call_metrics, variant_metrics
-from lf_export.steps.findings_shown import shown_fidelity
 from lf_export.steps.evidence import layer_errors
+from lf_export.steps.findings_shown import shown_fidelity
 from lf_export.steps.measure import Measured
 from lf_export.steps.prompts import Prompt, call_tokens
 

@@ -11,6 +11,7 @@ from lf_export.checkpoint.lora_config import Combine
 from lf_export.checkpoint.merge import merge_checkpoint
 from lf_export.checkpoint.staging import staging
 from lf_export.provenance import digest_of, manifest, write_manifest
+from lf_export.steps.cards import inherited
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ def merge_model(options: MergeOptions) -> dict[str, Any]:
         facts = merge_checkpoint(base, adapters, folder, options.dtype, options.weights, options.combine).as_dict()
         if options.check_logits:
             facts["logits"] = _logits(options, base, adapters, folder)
-        made = manifest("merged", base=_base_facts(stored), merge=facts)
+        card = inherited(
+            [options.base, *options.adapters], [str(each.get("base_model_name_or_path")) for each in facts["adapters"]]
+        )
+        made = manifest("merged", base=_base_facts(stored), card=card, merge=facts)
         write_manifest(folder, made)
     return made
 

@@ -18,7 +18,8 @@ from lf_export.errors import InputError
 from lf_export.formats import FORMATS
 from lf_export.formats.base import ArtifactFacts, Target
 from lf_export.provenance import digest_of, machine, manifest, read_manifest, sha256_file, versions, write_manifest
-from lf_export.report.card import artifact_card
+from lf_export.report.card import CARD_NAME, artifact_card
+from lf_export.steps import cards
 from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
 from lf_export.steps.journal import FOLDER, SCHEMA, RunJournal, interruptible
 from lf_export.steps.record import fingerprint
@@ -26,7 +27,6 @@ from lf_export.walk.budget import default_budget, parse_size
 from lf_export.walk.families import num_layers
 from lf_export.walk.stream import BATCH_TOKENS, compute_dtype, walk
 
-_CARD = "README.md"
 # Options that name a file: its content counts, and its name alone is said to those who have other folders.
 _FILES = ("imatrix",)
 
@@ -283,6 +283,7 @@ def _complete(
         artifact=facts,
         options={key: Path(value).name if key in _FILES else value for key, value in plan.options.items()},
         calibration=calibration.audit.to_json(),
+        card=cards.origin(checkpoint.root, source),
         source=source and {key: source[key] for key in source if key not in {"machine", "versions"}},
         files={
             path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
@@ -290,6 +291,6 @@ def _complete(
             if path.is_file() and FOLDER not in path.relative_to(folder).parts
         },
     )
-    (folder / _CARD).write_text(artifact_card(plan.name, made), encoding="utf-8")
+    (folder / CARD_NAME).write_text(artifact_card(plan.name, made), encoding="utf-8")
     write_manifest(folder, made)
     return made

@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lf_export.report import cells
+from lf_export.report.evidence import LayerErrors
 from lf_export.report.html.drawing import Chart, Layer, draw, layer, name, number, plain, said
 from lf_export.report.html.labels import labels
-from lf_export.report.html.signs import BASELINE, look, verdict_of
+from lf_export.report.html.signs import BASELINE, endpoint_name, look, verdict_of
 from lf_export.report.model import ArtifactReport, Report
 
-_WIDTH, _HEIGHT = 330, 220
+_WIDTH, _HEIGHT = 380, 220
 _ROW = 30
 _MOST_TICKS = 160
 _POINT = {"type": "point", "size": 110, "strokeWidth": 2, "opacity": 1}
@@ -28,11 +29,12 @@ def losses(report: Report) -> Chart | None:
     margin = 100 * report.gate.margin
     rows = [
         {
-            "row": f"{artifact.name} · {endpoint.name}",
+            "row": f"{artifact.name} · {endpoint_name(endpoint.name)}",
             "loss": 100 * (endpoint.loss or 0.0),
             "lower": 100 * endpoint.lower,
             "upper": 100 * endpoint.upper,
-            "tip": f"{artifact.name}, {endpoint.name}: {endpoint.verdict}\nloss {cells.points(endpoint.loss)}, "
+            "tip": f"{artifact.name}, {endpoint_name(endpoint.name)}: {endpoint.verdict}\n"
+            f"loss {cells.points(endpoint.loss)}, "
             f"bounds {cells.points(endpoint.lower)} to {cells.points(endpoint.upper)}\n"
             f"{endpoint.n} items, {endpoint.lost} lost, {endpoint.gained} gained",
             **look(endpoint.verdict),
@@ -44,21 +46,22 @@ def losses(report: Report) -> Chart | None:
     if not rows:
         return None
     y = name("row", axis={"ticks": False, "domain": False, "labelColor": "var(--ink)", "labelFontSize": 12})
-    axis = {"format": "+~g", "tickCount": 7, "title": "loss against the baseline, percentage points"}
-    x = number("lower", axis=axis, title=axis["title"])
+    title = "loss against the baseline, percentage points"
+    axis = {"labelExpr": "datum.value ? format(datum.value, '+~g') : '0'", "tickCount": 7}
+    x = number("lower", axis=axis, title=title)
     marks = [
-        _rule([{"at": 0}], "var(--line)"),
-        _rule([{"at": margin}], "var(--fail)", dashed=True),
+        _rule(0, title, "var(--line)"),
+        _rule(margin, title, "var(--fail)", dashed=True),
         layer(
             [{"at": margin, "text": f"margin {margin:g} pp"}],
             {"type": "text", "baseline": "bottom", "dy": -4, "fill": "var(--fail)", "fontSize": 11},
-            x=number("at"), y={"value": 0}, text=said("text"),
+            x=number("at", title=title), y={"value": 0}, text=said("text"),
         ),
         layer(
             rows, {"type": "rule", "strokeWidth": 2.5, "opacity": 0.75}, x=x, x2={"field": "upper"}, y=y,
             stroke=plain("stroke"),
         ),
-        layer(rows, _POINT, x=number("loss"), y=y, **_looks()),
+        layer(rows, _POINT, x=number("loss", title=title), y=y, **_looks()),
     ]  # fmt: skip
     svg = draw(marks, 480, _ROW * len(rows), "Loss of each endpoint with its bounds, against the margin")
     return Chart(
@@ -74,7 +77,7 @@ def trade_offs(report: Report) -> list[Chart]:
     unit, scale = ("GB", 1e9) if biggest >= 1e9 else ("MB", 1e6)
     across: list[tuple[str, str, Value]] = [
         ("Size", f"size on disk, {unit}", lambda each: None if each.disk_bytes is None else each.disk_bytes / scale),
-        ("Speed", "decode, tokens per second", lambda each: each.latency and each.latency.decode_tokens_per_second),
+        ("Speed", "decode, tokens per second", _decode),
     ]
     up: list[tuple[str, str, Value]] = [
         ("divergence on call tokens", "mean KL on call tokens, nats", _call_kl),
@@ -104,7 +107,11 @@ def latencies(report: Report) -> list[Chart]:
 
 def layers(report: Report) -> list[Chart]:
     """The quantizer's errors by layer, beside those of plain rounding."""
-    return [_layers(each) for each in report.artifacts if each.layer_errors is not None and each.layer_errors.layers]
+    return [
+        _layers(each, found)
+        for each in report.artifacts
+        if (found := each.layer_errors) is not None and any(layer.layer is not None for layer in found.layers)
+    ]
 
 
 def errors(artifact: ArtifactReport, counts: Sequence[tuple[str, int, int]]) -> Chart | None:
@@ -118,32 +125,37 @@ def errors(artifact: ArtifactReport, counts: Sequence[tuple[str, int, int]]) -> 
         return None
     rows = [
         {
-            "kind": kind,
+            "kind": kind.replace("_", " "),
             "before": before,
             "after": after,
-            "tip": f"{kind}: {before} before, {after} in {artifact.name} ({after - before:+d})",
+            "tip": f"{kind.replace('_', ' ')}: {before} before, {after} in {artifact.name} ({after - before:+d})",
         }
         for kind, before, after in counts
     ]
     y = name("kind", axis={"ticks": False, "domain": False, "labelColor": "var(--ink)"})
-    x = number("before", axis={"tickMinStep": 1, "format": "d", "tickCount": 6, "title": "items"}, title="items")
+    x = number("before", axis={"tickMinStep": 1, "format": "d", "tickCount": 6}, title="items")
+    point = {**_POINT, "size": 70}
+    after = number("after", title="items")
     marks = [
         layer(rows, {"type": "rule", "strokeWidth": 2, "stroke": "var(--line)"}, x=x, x2={"field": "after"}, y=y),
-        layer(rows, {**_POINT, "size": 70}, x=number("before"), y=y, **_constant(BASELINE, hollow=True)),
-        layer(rows, {**_POINT, "size": 70}, x=number("after"), y=y, **_constant(verdict_of(artifact)), description=said("tip")),
-    ]  # fmt: skip
+        layer(rows, point, x=x, y=y, **_constant(BASELINE, hollow=True)),
+        layer(rows, point, x=after, y=y, **_constant(verdict_of(artifact)), description=said("tip")),
+    ]
     svg = draw(marks, _WIDTH - 110, 23 * len(rows), f"Items by kind of error: the baseline and {artifact.name}")
     return Chart(artifact.name, svg)
 
 
 def _trade_row(artifact: ArtifactReport, x: float, y: float, *, hollow: bool) -> dict[str, Any]:
     verdict = verdict_of(artifact)
-    speed = artifact.latency.decode_tokens_per_second if artifact.latency else None
+    speed = _decode(artifact)
+    calls = artifact.calls
+    kept = cells.rate(calls.strict_exact, calls.n) if calls else cells.NOTHING
+    kl = "0, by definition" if verdict == BASELINE else cells.number(_call_kl(artifact))
+    scheme = artifact.scheme or artifact.format
     facts = [
         f"{artifact.name}: {verdict}",
-        f"{artifact.scheme or artifact.format} in {artifact.runtime or cells.NOTHING}, {cells.size(artifact.disk_bytes)}",
-        f"exact calls {cells.percent((_exact(artifact) or 0) / 100) if artifact.calls else cells.NOTHING}, "
-        f"KL {'0, by definition' if verdict == BASELINE else cells.number(_call_kl(artifact))}",
+        f"{scheme} in {artifact.runtime or cells.NOTHING}, {cells.size(artifact.disk_bytes)}",
+        f"exact calls {kept}, KL {kl}",
         f"decode {cells.number(speed)} tokens/s" + ("" if artifact.representative else ", not representative"),
     ]
     return {"x": x, "y": y, "name": artifact.name, "tip": "\n".join(facts), **look(verdict, hollow=hollow)}
@@ -166,7 +178,7 @@ def _trade_off(report: Report, rows: list[dict[str, Any]], caption: str, x_title
         if floor is not None:
             floor -= 100 * report.gate.margin
             values.append(floor)
-            marks.append(_level(floor, f"baseline less {100 * report.gate.margin:g} pp"))
+            marks.append(_level(floor, f"baseline less {100 * report.gate.margin:g} pp", y_title))
         pad = max(max(values) - min(values), 2.0) * 0.2
         bounds = [min(values) - pad, max(values) + pad]
         y_scale, axis = {"domain": bounds, "nice": False, "zero": False}, {"tickCount": 5}
@@ -175,7 +187,7 @@ def _trade_off(report: Report, rows: list[dict[str, Any]], caption: str, x_title
     y = number("y", scale=y_scale, axis=axis, title=y_title)
     for row, height in zip(rows, heights, strict=True):
         row |= {"across": row["x"] / right, "up": height}
-    marks = [layer(rows, _POINT, x=x, y=y, **_looks()), *marks, *labels(rows)]
+    marks = [layer(rows, _POINT, x=x, y=y, **_looks()), *marks, *labels(rows, x, y)]
     hollow = any(row["fill"] != row["stroke"] for row in rows)
     note = "Hollow: dequantized to run, its speed says nothing about a deployment." if hollow else ""
     return Chart(caption, draw(marks, _WIDTH, _HEIGHT, caption), note)
@@ -187,7 +199,19 @@ def _decades(values: Sequence[float]) -> tuple[float, dict[str, Any]]:
     first, last = math.floor(math.log10(smallest)), math.ceil(math.log10(max(*values, smallest)))
     low = 10.0 ** (first - 0.6)
     steps = [10.0**power for power in range(first, last + 1)]
-    return low, {"values": [low, *steps], "labelExpr": f"datum.value < {low * 1.01!r} ? '0' : format(datum.value, '~g')"}
+    return low, {
+        "values": [low, *steps],
+        "labelExpr": f"datum.value < {low * 1.01!r} ? '0' : format(datum.value, '~g')",
+    }
+
+
+def _logarithmic(values: Sequence[float]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A logarithmic scale just wide enough, and an axis that shows 1, 2 and 5 of each decade."""
+    low, high = min(values, default=1e-3) / 1.3, max(values, default=1e-2) * 1.3
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = [step * 10.0**power for power in powers for step in (1, 2, 5)]
+    shown = [step for step in steps if low <= step <= high]
+    return {"type": "log", "domain": [low, high], "nice": False}, {"values": shown, "format": "~g"}
 
 
 def _latency(
@@ -205,7 +229,9 @@ def _latency(
             if share is not None:
                 tip = f"{row}: {label} {cells.milliseconds(share)}\nof {len(values(artifact))} values"
                 style = look(verdict_of(artifact), hollow=label != "p50")
-                points.append({"row": row, "ms": 1000 * share, "tip": tip, "size": 110 if label == "p50" else 46, **style})
+                points.append(
+                    {"row": row, "ms": 1000 * share, "tip": tip, "size": 110 if label == "p50" else 46, **style}
+                )
     if not points:
         return None
     y = name("row", axis={"ticks": False, "domain": False, "labelColor": "var(--ink)", "grid": True})
@@ -227,47 +253,46 @@ def _thinned(values: Sequence[float]) -> list[float]:
     return [ordered[round(at * (len(ordered) - 1) / (_MOST_TICKS - 1))] for at in range(_MOST_TICKS)]
 
 
-def _layers(artifact: ArtifactReport) -> Chart:
-    found = artifact.layer_errors
-    if found is None:
-        raise ValueError(artifact.name)
+def _layers(artifact: ArtifactReport, found: LayerErrors) -> Chart:
     way = "rounded to nearest" if found.plain == "rtn" else "llama.cpp's own rounding"
-    rows = [
+    ours = [each for each in found.layers if each.layer is not None and each.error]
+    rows: list[dict[str, Any]] = [
         {
             "layer": each.layer,
             "error": each.error,
-            "plain": each.plain_error,
             "tip": f"layer {each.layer}: {cells.number(each.error)}, {way} {cells.number(each.plain_error)}\n"
             f"worst: {each.worst} {cells.number(each.worst_error)}",
         }
-        for each in found.layers
-        if each.layer is not None and each.error
+        for each in ours
     ]
+    plains = [{"layer": each.layer, "error": each.plain_error} for each in ours if each.plain_error]
+    scale, axis = _logarithmic([float(row["error"] or 0) for row in (*rows, *plains)])
     x = number("layer", axis={"tickMinStep": 1, "format": "d", "grid": False}, scale={"zero": False}, title="layer")
-    y = number("error", axis={"tickCount": 4, "format": "~g"}, scale={"type": "log"}, title="relative error")
-    plains = [row for row in rows if row["plain"]]
+    y = number("error", axis=axis, scale=scale, title="relative error")
     line = {"type": "line", "strokeWidth": 1.6, "interpolate": "linear"}
+    point = {"type": "point", "size": 34, "filled": True, "opacity": 1, "color": "var(--accent)"}
     marks = [
-        layer(plains, {**line, "stroke": "var(--soft)", "strokeDash": [4, 3]}, x=x, y=number("plain", scale={"type": "log"}, title="relative error")),
+        layer(plains, {**line, "stroke": "var(--soft)", "strokeDash": [4, 3]}, x=x, y=y),
         layer(rows, {**line, "stroke": "var(--accent)"}, x=x, y=y),
-        layer(rows, {"type": "point", "size": 34, "filled": True, "opacity": 1, "color": "var(--accent)"}, x=x, y=y, description=said("tip")),
-    ]  # fmt: skip
+        layer(rows, point, x=x, y=y, description=said("tip")),
+    ]
     apart = [f"{each.worst} {cells.number(each.worst_error)}" for each in found.layers if each.layer is None]
     note = f"Solid: this artifact. Dashed: {way}." + (f" Outside the layers: {', '.join(apart)}." if apart else "")
     return Chart(artifact.name, draw(marks, _WIDTH, 150, f"Errors by layer of {artifact.name}"), note)
 
 
-def _rule(rows: Sequence[dict[str, Any]], colour: str, *, dashed: bool = False) -> Layer:
+def _rule(at: float, title: str, colour: str, *, dashed: bool = False) -> Layer:
     mark = {"type": "rule", "stroke": colour, "strokeWidth": 1.5, **({"strokeDash": [5, 4]} if dashed else {})}
-    return layer(rows, mark, x=number("at"))
+    return layer([{"at": at}], mark, x=number("at", title=title))
 
 
-def _level(at: float, text: str) -> Layer:
-    line = layer([{"y": at}], {"type": "rule", "stroke": "var(--fail)", "strokeDash": [5, 4], "strokeWidth": 1.5}, y=number("y"))
+def _level(at: float, text: str, title: str) -> Layer:
+    mark = {"type": "rule", "stroke": "var(--fail)", "strokeDash": [5, 4], "strokeWidth": 1.5}
+    line = layer([{"y": at}], mark, y=number("y", title=title))
     word = layer(
         [{"y": at, "text": text}],
         {"type": "text", "align": "left", "baseline": "top", "dx": 4, "dy": 4, "fill": "var(--fail)", "fontSize": 11},
-        x={"value": 0}, y=number("y"), text=said("text"),
+        x={"value": 0}, y=number("y", title=title), text=said("text"),
     )  # fmt: skip
     return {"layer": [line, word]}
 
@@ -278,6 +303,10 @@ def _looks() -> dict[str, Any]:
 
 def _constant(verdict: str, *, hollow: bool = False) -> dict[str, Any]:
     return {key: {"value": value} for key, value in look(verdict, hollow=hollow).items()}
+
+
+def _decode(artifact: ArtifactReport) -> float | None:
+    return artifact.latency.decode_tokens_per_second if artifact.latency else None
 
 
 def _call_kl(artifact: ArtifactReport) -> float | None:

@@ -4,11 +4,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import groupby
 
-_TOKEN = re.compile(r"\s+|\w+|[^\w\s]")
+_TOKEN = re.compile(r"\n\s*|[^\S\n]+|\w+|[^\w\s]")
 _LONGEST = 6_000
-# Beyond this many comparisons the whole answer counts as changed: nobody reads marks in such a text.
+# Beyond this many comparisons nothing is marked: nobody reads marks in such a text.
 _MOST_COMPARISONS = 4_000_000
+# Answers less alike than this, such as a call and a sentence, differ as a whole: marks would cover everything.
+_LEAST_ALIKE = 0.35
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,12 @@ def compared(first: str, second: str) -> tuple[list[Piece], list[Piece]]:
     """Both texts in pieces. Law: the pieces' texts, joined, are the text."""
     left, right = _TOKEN.findall(first), _TOKEN.findall(second)
     if len(left) * len(right) > _MOST_COMPARISONS:
-        changed = first != second
-        return [Piece(first, changed)] if first else [], [Piece(second, changed)] if second else []
+        return _whole(first), _whole(second)
+    matcher = SequenceMatcher(None, left, right, autojunk=False)
+    if matcher.ratio() < _LEAST_ALIKE:
+        return _whole(first), _whole(second)
     pieces: tuple[list[Piece], list[Piece]] = ([], [])
-    for kind, *spans in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+    for kind, *spans in matcher.get_opcodes():
         _add(pieces[0], left[spans[0] : spans[1]], changed=kind != "equal")
         _add(pieces[1], right[spans[2] : spans[3]], changed=kind != "equal")
     return pieces
@@ -56,9 +61,8 @@ def laid_out(text: str) -> str:
         quoted = letter == '"'
         if letter in "{[":
             open_objects.append(letter == "{")
-        elif letter in "}]" and open_objects:
-            if open_objects.pop():
-                parts.append(_line(open_objects))
+        elif letter in "}]" and open_objects and open_objects.pop():
+            parts.append(_line(open_objects))
         parts.append(letter)
         if (letter == "{") or (letter == "," and open_objects and open_objects[-1]):
             parts.append(_line(open_objects))
@@ -69,10 +73,15 @@ def laid_out(text: str) -> str:
     return "".join(parts)
 
 
+def _whole(text: str) -> list[Piece]:
+    return [Piece(text, changed=False)] if text else []
+
+
 def _line(open_objects: Sequence[bool]) -> str:
     return "\n" + "  " * sum(open_objects)
 
 
 def _add(pieces: list[Piece], tokens: Sequence[str], *, changed: bool) -> None:
-    if tokens:
-        pieces.append(Piece("".join(tokens), changed))
+    """Add tokens as pieces; a line's end and indentation, which come from the layout, are never marked."""
+    for broken, group in groupby(tokens, key=lambda token: token.startswith("\n")):
+        pieces.append(Piece("".join(group), changed and not broken))

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: Vega-Lite draws them when the report is written, so that the page needs no library and no network.
+"""Charts as inline SVG: Vega-Lite draws them when the report is written; the page needs no library and no network.
 
 Colours are the page's own CSS variables, so that one drawing serves light, dark and paper. Every mark with a
 description can be reached by keyboard; the page's script shows the description beside it.

@@ -4,6 +4,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from lf_export.report.evidence import ItemText, Turn
 from lf_export.report.html.differences import Piece, compared, laid_out
@@ -13,7 +14,7 @@ _SNIPPET = 110
 # Bytes of HTML around the texts of an item and of a flip, and by how much marks and escapes lengthen a text.
 _ITEM_FRAME, _FLIP_FRAME, _MARKUP = 1_500, 1_200, 1.5
 
-Key = tuple[str, str]
+Key = tuple[Literal["calls", "no_call"], str]
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def browser(report: Report, room: int) -> Browser:
     return Browser(
         items=shown,
         left_out=len(every) - len(shown),
-        artifacts=list(dict.fromkeys(each.name for each in report.artifacts if any(f.artifact == each.name for f in flips))),
+        artifacts=[each.name for each in report.artifacts if each.name in {flip.artifact for flip in flips}],
         suites=sorted({item.suite for item in shown}),
         categories=sorted({item.category for item in shown}),
         errors=[kind for kind, _ in Counter(kind for flip in flips for kind in flip.errors).most_common()],
@@ -147,7 +148,7 @@ def _item(result: ItemResult, text: ItemText | None, flips: list[Flip], function
         snippet=snippet if len(snippet) <= _SNIPPET else f"{snippet[:_SNIPPET]}…",
         prompt=text.prompt,
         functions=[_function(functions.get(key, "")) for key in text.functions],
-        expected="\n".join(map(laid_out, calls.splitlines())) if calls else text.expected_text or "",
+        expected=calls or text.expected_text or "",
         flips=flips,
     )
 

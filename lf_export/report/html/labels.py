@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lf_export.report.html.drawing import Layer, layer, number, said
+from lf_export.report.html.drawing import Layer, layer, said
 
 # The plot is about this many letters wide and lines high, at the size of labels.
-_LETTERS, _LINES = 50, 15
+_LETTERS, _LINES = 58, 15
 # Where a name may stand: the way it is aligned, and its distance in pixels.
 _PLACES = {
     "above": {"align": "center", "dx": 0, "dy": -13},
@@ -20,7 +20,7 @@ _SHIFT = {"above": (-0.5, 1.0), "below": (-0.5, -1.1), "right": (0.03 * _LETTERS
 Box = tuple[float, float, float, float]
 
 
-def labels(rows: Sequence[Mapping[str, Any]]) -> list[Layer]:
+def labels(rows: Sequence[Mapping[str, Any]], x: Mapping[str, Any], y: Mapping[str, Any]) -> list[Layer]:
     """Text layers for points at (`across`, `up`), shares of the plot, so that names cover neither points nor names."""
     taken = [_box(row["across"] * _LETTERS - 0.8, row["up"] * _LINES, 1.6) for row in rows]
     placed: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
@@ -33,8 +33,8 @@ def labels(rows: Sequence[Mapping[str, Any]]) -> list[Layer]:
         layer(
             [{"x": row["x"], "y": row["y"], "name": row["name"]} for row in members],
             {"type": "text", "baseline": "middle", **_PLACES[place]},
-            x=number("x"),
-            y=number("y"),
+            x=dict(x),
+            y=dict(y),
             text=said("name"),
         )
         for place, members in placed.items()
@@ -56,7 +56,8 @@ def _box(left: float, middle: float, width: float) -> Box:
 def _cost(box: Box, others: Sequence[Box]) -> float:
     """Overlap with what is there, and what hangs over the plot's edge."""
     covered = sum(
-        max(0.0, min(box[1], other[1]) - max(box[0], other[0])) * max(0.0, min(box[3], other[3]) - max(box[2], other[2]))
+        max(0.0, min(box[1], other[1]) - max(box[0], other[0]))
+        * max(0.0, min(box[3], other[3]) - max(box[2], other[2]))
         for other in others
     )
     outside = max(0.0, -box[0]) + max(0.0, box[1] - _LETTERS) + 2 * max(0.0, -box[2]) + max(0.0, box[3] - _LINES - 1)

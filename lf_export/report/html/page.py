@@ -3,10 +3,9 @@
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -15,9 +14,9 @@ from lf_export.report import cells
 from lf_export.report.html import charts
 from lf_export.report.html.drawing import Chart
 from lf_export.report.html.flips import browser, error_counts
-from lf_export.report.html.signs import SIGNS, verdict_of
+from lf_export.report.html.signs import SIGNS, endpoint_name, verdict_of
 from lf_export.report.model import ArtifactReport, Report
-from lf_export.report.table import reasons
+from lf_export.report.places import public
 
 MOST_BYTES = 5_000_000
 # What is left for everything but drawings and items: tables, style, script.
@@ -26,8 +25,6 @@ _FRAME = 500_000
 _HERE = Path(__file__).parent
 # What HTML cannot hold, escaped or not: control characters and lone surrogates.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_ABSOLUTE = re.compile(r"(?<![\w/.:<])(?:/|[A-Za-z]:\\)(?:[^/\\\s:'\"]+[/\\])+([^/\\\s:'\"]*)")
-_ENDPOINTS = {"strict_call": "exact calls", "abstention": "abstention"}
 _CLASSES = ("call", "name", "key", "value", "punct", "prose", "functions", "prompt")
 _RANKS = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
 
@@ -42,7 +39,7 @@ class Matrix:
 
 
 def to_html(report: Report) -> str:
-    """The page. Everything that a model, a user or a file name wrote is shown as text; folders of the machine are not."""
+    """The page. What a model, a user or a file name wrote is shown as text; folders of the machine are not shown."""
     drawings = {
         "losses": charts.losses(report),
         "trade_offs": charts.trade_offs(report),
@@ -57,13 +54,14 @@ def to_html(report: Report) -> str:
     )
     environment.filters |= {
         "percent": cells.percent,
-        "points": cells.points,
+        "points": lambda share: _minus(cells.points(share)),
+        "kl": _kl,
         "number": cells.number,
         "ms": cells.milliseconds,
         "seconds": cells.seconds,
         "size": cells.size,
         "kind": lambda text: str(text).replace("_", " "),
-        "public": _public(report),
+        "public": public(report),
         "short": lambda digest: cells.NOTHING if digest is None else digest[:16],
     }
     page = environment.get_template("report.html.j2").render(
@@ -74,11 +72,10 @@ def to_html(report: Report) -> str:
         browser=browser(report, room),
         signs=SIGNS,
         verdict_of=verdict_of,
-        reasons=reasons,
         rate=cells.rate,
         ratio=cells.ratio,
         nothing=cells.NOTHING,
-        endpoint_name=lambda each: _ENDPOINTS.get(each, each.replace("_", " ")),
+        endpoint_name=endpoint_name,
         summary=_summary(report),
         classes=[each for each in _CLASSES if any(each in artifact.fidelity for artifact in report.artifacts)],
         worst_first=sorted(report.artifacts, key=_rank),
@@ -91,13 +88,26 @@ def to_html(report: Report) -> str:
     return _FORBIDDEN.sub("\ufffd", page)
 
 
+def _minus(text: str) -> str:
+    return text.replace("-", "\u2212")
+
+
+def _kl(value: float | None) -> str:
+    """A divergence with as many decimals as its neighbours, so that columns line up."""
+    if value is None:
+        return cells.NOTHING
+    return "<0.00001" if 0 < value < 1e-5 else f"{value:.5f}"
+
+
 def _summary(report: Report) -> str:
     enforced = [artifact for artifact in report.artifacts if artifact.enforced]
     if not enforced:
         return "No artifact decides this verdict: all are advisory."
     passed = sum(artifact.gate is not None and artifact.gate.verdict == "PASS" for artifact in enforced)
-    many = "artifact" if len(enforced) == 1 else "artifacts"
-    return f"{passed} of {len(enforced)} enforced {many} pass against {report.baseline.name}."
+    if len(enforced) == 1:
+        outcome = "passes" if passed else "does not pass"
+        return f"{enforced[0].name}, the one enforced artifact, {outcome} against {report.baseline.name}."
+    return f"{passed} of {len(enforced)} enforced artifacts pass against {report.baseline.name}."
 
 
 def _rank(artifact: ArtifactReport) -> tuple[bool, int]:
@@ -108,23 +118,19 @@ def _rank(artifact: ArtifactReport) -> tuple[bool, int]:
 def _totals(report: Report, artifact: ArtifactReport) -> list[tuple[str, int, int]]:
     """Kind of error, items in the baseline, items in the artifact; the most frequent first."""
     before, after = error_counts(report.baseline), error_counts(artifact)
-    counts = [
-        (kind.replace("_", " "), before[kind].total() if kind in before else 0, after[kind].total() if kind in after else 0)
-        for kind in {*before, *after}
-    ]  # fmt: skip
+    counts = [(kind, before[kind].total(), after[kind].total()) for kind in {*before, *after}]
     return sorted(counts, key=lambda each: (-max(each[1:]), each[0]))
 
 
 def _matrix(report: Report, artifact: ArtifactReport) -> Matrix:
     before, after = error_counts(report.baseline), error_counts(artifact)
     categories = list(
-        dict.fromkeys(item.category for item in sorted(artifact.raw.items, key=lambda item: (item.suite, item.category)))
+        dict.fromkeys(
+            item.category for item in sorted(artifact.raw.items, key=lambda item: (item.suite, item.category))
+        )
     )
-    kinds = [name.replace(" ", "_") for name, _, _ in _totals(report, artifact)]
-    rows = [
-        (kind, [(before.get(kind, {}).get(each, 0), after.get(kind, {}).get(each, 0)) for each in categories])
-        for kind in kinds
-    ]
+    kinds = [name for name, _, _ in _totals(report, artifact)]
+    rows = [(kind, [(before[kind][each], after[kind][each]) for each in categories]) for kind in kinds]
     wrong = []
     for each in categories:
         counts = tuple(
@@ -132,25 +138,9 @@ def _matrix(report: Report, artifact: ArtifactReport) -> Matrix:
             for one in (report.baseline, artifact)
         )
         wrong.append((counts[0], counts[1]))
-    return Matrix(artifact.name, categories, [("items that are wrong", wrong), *rows] if kinds or any(map(any, wrong)) else [])
-
-
-def _public(report: Report) -> Callable[[Any], str]:
-    """What takes folders of the machine out of a message: an artifact's becomes its name, others lose all but the last part."""
-    places = {
-        place: artifact.name
-        for artifact in charts.everyone(report)
-        for place in (artifact.path, str(Path(artifact.path).absolute()) if artifact.path else "")
-        if len(place) > 1
-    }
-
-    def clean(text: Any) -> str:
-        shown = str(text)
-        for place, name in sorted(places.items(), key=lambda each: -len(each[0])):
-            shown = re.sub(rf"(?<![\w.-]){re.escape(place)}(?![\w.-])", lambda _, name=name: name, shown)
-        return _ABSOLUTE.sub(r"…/\1", shown)
-
-    return clean
+    return Matrix(
+        artifact.name, categories, [("items that are wrong", wrong), *rows] if kinds or any(map(any, wrong)) else []
+    )
 
 
 def _bytes(drawing: Chart | Sequence[Chart] | None) -> int:

@@ -3,6 +3,7 @@
 from lf_export.report.model import ArtifactReport
 
 BASELINE = "baseline"
+ENDPOINTS = {"strict_call": "exact calls"}
 SIGNS = {"PASS": "✓", "FAIL": "✕", "INCONCLUSIVE": "?"}
 _SHAPES = {BASELINE: "diamond", "PASS": "circle", "INCONCLUSIVE": "square", "FAIL": "triangle-up"}
 _COLOURS = {
@@ -22,3 +23,8 @@ def look(verdict: str, *, hollow: bool = False) -> dict[str, str]:
     """Shape, stroke and fill of a verdict in a chart; hollow for what is not representative."""
     colour = _COLOURS[verdict]
     return {"shape": _SHAPES[verdict], "stroke": colour, "fill": "var(--paper)" if hollow else colour}
+
+
+def endpoint_name(name: str) -> str:
+    """An endpoint as a reader calls it."""
+    return ENDPOINTS.get(name, name.replace("_", " "))

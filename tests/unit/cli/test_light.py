@@ -9,8 +9,11 @@ import pytest
 from lf_export import cli
 from lf_export.errors import ExportError, InputError, MissingError, StepError
 
-COMMANDS = ["", "merge", "calibrate", "quantize", "bench", "compare", "run", "inspect"]
-HEAVY = {"torch", "transformers", "numpy", "pydantic", "yaml", "rich", "gguf", "xllamacpp", "peft", "safetensors"}
+COMMANDS = ["", "merge", "calibrate", "quantize", "bench", "compare", "report", "run", "inspect"]
+HEAVY = {
+    *("torch", "transformers", "numpy", "pydantic", "yaml", "rich", "gguf", "xllamacpp", "peft", "safetensors"),
+    *("jinja2", "vl_convert"),
+}
 
 _PROBE = """
 import json, sys
