@@ -36,8 +36,8 @@ def typed(kind: str, items: str | None = None) -> dict[str, Any]:
 
 TRIP = function(
     "trip.plan", ["city"], city=typed("string"), days=typed("integer"), budget=typed("float"),
-    stops=typed("array", "string"), rooms=typed("array", "integer"), span=typed("tuple", "float"), direct=typed("boolean"),
-    extra=typed("dict"), guests=typed("array", "dict"), note=typed("any"),
+    stops=typed("array", "string"), rooms=typed("array", "integer"), span=typed("tuple", "float"),
+    direct=typed("boolean"), extra=typed("dict"), guests=typed("array", "dict"), note=typed("any"),
 )  # fmt: skip
 COUNT = function("count", ["n"], n=typed("integer"), unit=typed("string"))
 JAVA = function(

@@ -92,8 +92,10 @@ class PossibleCall:
 
     @property
     def needed(self) -> frozenset[str]:
-        """Arguments that cannot be left out."""
-        return frozenset(name for name, allowed in self.arguments.items() if OMITTED not in allowed)
+        """Arguments that cannot be left out, because no answer allows it or because the function requires them."""
+        return frozenset(
+            name for name, allowed in self.arguments.items() if OMITTED not in allowed or name in self.required
+        )
 
     @property
     def known(self) -> frozenset[str]:
@@ -107,7 +109,7 @@ class PossibleCall:
 
     def reference(self) -> Call:
         """The call with the first value of each argument that is needed or required, in order."""
-        chosen = [name for name in self.arguments if name in self.needed or name in self.required]
+        chosen = [name for name in self.arguments if name in self.needed]
         return Call(self.name, {name: self.example(name) for name in chosen})
 
     def example(self, name: str) -> Any:

@@ -6,9 +6,13 @@ from typing import Any
 import pytest
 from conversations import call_record, chat_record, says, user
 
-from lf_export.calibration.suites import EvalItem, load_suite, stratified
+from lf_export.calibration.suites import NO_CALL_TEXT, EvalItem, load_suite, read_suite, stratified
 from lf_export.errors import InputError, MissingError
 from lf_export.functions.answers import Answer, Call, calling, prose
+from lf_export.functions.llama_functions import LlamaFunctions
+from lf_export.functions.pieces import text_of
+from lf_export.functions.spec import from_openai
+from lf_export.provenance import sha256_file
 
 
 def suite(folder: Path, *rows: dict[str, Any]) -> Path:
@@ -119,3 +123,62 @@ def test_asking_for_more_than_there_is_gives_all() -> None:
 def test_other_attributes_can_be_the_key() -> None:
     chosen = stratified(ITEMS, 20, key="block", group="category")
     assert set(Counter(one.block for one in chosen).values()) == {1}
+
+
+def expecting(name: str, *named: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"id": name, "messages": [user("x")], "tools": call_record("x")["tools"], "expected": list(named), **more}
+
+
+def test_expected_calls_may_stand_beside_the_messages(tmp_path: Path) -> None:
+    plain = {"name": "get_weather", "arguments": {"city": "Rome"}}
+    wrapped = {"type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Rome"}'}}
+    first, second, third = load_suite(suite(tmp_path, expecting("a", plain), expecting("b", wrapped), expecting("c")))
+    assert first.expected == second.expected == calling(Call("get_weather", {"city": "Rome"}))
+    assert third.expected == prose(NO_CALL_TEXT)
+    assert first.messages == (user("x"),)
+
+
+def test_an_answer_and_expected_calls_are_one_too_many(tmp_path: Path) -> None:
+    rows = [call_record("a") | {"expected": []}, expecting("b") | {"expected": "f"}, expecting("c", {"name": "f"})]
+    with pytest.raises(InputError) as caught:
+        load_suite(suite(tmp_path, *rows))
+    assert [line.partition("jsonl:")[2] for line in caught.value.message.splitlines()] == [
+        "1: messages: ends with an answer, and 'expected' gives another: expected one of them",
+        "2: expected: expected a list of calls, found str",
+        "3: messages[1]: f: no function is named 'f'",
+    ]
+
+
+def test_a_row_may_say_that_order_matters(tmp_path: Path) -> None:
+    plain, ordered = load_suite(suite(tmp_path, call_record("a"), call_record("b") | {"ordered": True}))
+    assert (plain.ordered, ordered.ordered) == (False, True)
+    with pytest.raises(InputError, match="ordered: expected true or false"):
+        load_suite(suite(tmp_path, call_record("a") | {"ordered": "yes"}))
+
+
+def test_llama_functions_rows_are_items(tmp_path: Path) -> None:
+    functions = from_openai(call_record("x")["tools"])
+    messages = [user("How is Rome?")]
+    prompt = text_of(LlamaFunctions().render(messages, functions, generate=True))
+    row = {"input": prompt, "output": ' {"function_call":{"name":"get_weather","arguments":{"city":"Rome"}}} '}
+    (item_read,) = load_suite(suite(tmp_path, row))
+    assert item_read.expected == calling(Call("get_weather", {"city": "Rome"}))
+    assert item_read.messages == tuple(messages)
+    assert [spec.name for spec in item_read.functions] == ["get_weather"]
+
+
+def test_a_suite_has_the_digest_of_its_file(tmp_path: Path) -> None:
+    path = suite(tmp_path, call_record("a"))
+    assert read_suite(path).sha256 == sha256_file(path)
+
+
+def test_a_function_that_no_model_can_be_made_of_is_its_rows_mistake(tmp_path: Path) -> None:
+    schema: Any = {"type": "string"}
+    for _ in range(90):
+        schema = {"type": "array", "items": schema}
+    tool = {
+        "type": "function",
+        "function": {"name": "f", "parameters": {"type": "object", "properties": {"x": schema}}},
+    }
+    with pytest.raises(InputError, match=r"suite\.jsonl:1: .*expected a smaller one"):
+        load_suite(suite(tmp_path, call_record("a") | {"tools": [tool]}))

@@ -61,6 +61,12 @@ def test_what_is_needed_is_what_cannot_be_left_out() -> None:
     assert TRIP.known == {"city", "days", "who", "guests", "tags"}
 
 
+def test_what_the_function_requires_is_needed_even_where_an_answer_would_leave_it_out() -> None:
+    call = PossibleCall("f", {"x": [1, ""]}, {"x": {"type": "integer"}}, ("x",))
+    assert call.needed == {"x"}
+    assert call.reference() == Call("f", {"x": 1})
+
+
 def test_the_reference_has_the_first_values_of_what_is_needed() -> None:
     assert TRIP.reference() == Call("trip", {"city": "New York", "who": {"name": "Ann"}})
     assert all(TRIP.allows(name, value) for name, value in TRIP.reference().arguments.items())

@@ -34,3 +34,19 @@ def test_a_repeated_stretch_at_the_end_is_a_loop() -> None:
     assert not is_loop(list(range(100)))
     assert judge(prose("na"), [], [], [1, *([4] * 8)], END).loops
     assert not judge(prose("na"), [], [], [1, *([4] * 8), 2], END).loops
+
+
+def test_a_wrong_answer_that_was_cut_is_truncated_or_a_loop() -> None:
+    expected = [Call("f", {"x": 1})]
+    assert judge(prose("half an"), expected, [SPEC], [5, 6], END).errors == ("not_a_call", "truncated")
+    assert judge(prose("na na"), expected, [SPEC], [4] * 8, END).errors == ("not_a_call", "loop")
+    assert judge(prose("No."), expected, [SPEC], [5, 2], END).errors == ("not_a_call",)
+    assert judge(calling(Call("f", {"x": 1})), expected, [SPEC], [5, 6], END).errors == ()
+
+
+def test_an_answer_is_valid_by_the_functions_model_or_says_why_not() -> None:
+    right = judge(calling(Call("f", {"x": 1})), [], [SPEC], [5, 2], END)
+    assert (right.schema_valid, right.schema_error) == (True, None)
+    wrong = judge(calling(Call("f", {"x": "1"})), [], [SPEC], [5, 2], END)
+    assert (wrong.schema_valid, wrong.schema_error) == (False, "int_type")
+    assert not judge(prose("x"), [], [SPEC], [5, 2], END).schema_valid
