@@ -12,7 +12,7 @@ from lf_export.errors import InputError, StepError
 from lf_export.progress import say
 from lf_export.recipe import Recipe, load_recipe
 from lf_export.steps import estimate
-from lf_export.steps.bench import BenchOptions, BenchOutcome, bench_artifacts
+from lf_export.steps.bench import BenchOptions, BenchOutcome, bench_artifacts, earlier_bench
 from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
 from lf_export.steps.dequantize import dequantized
 from lf_export.steps.merge import MergeOptions, merge_model
@@ -151,9 +151,9 @@ def _bench(inputs: _Inputs, step: Step) -> BenchOutcome:
         threads=inputs.threads,
         name=recipe.name,
     )
-    if step.done:
-        return BenchOutcome.read(step.output)
     artifacts = {plan.name: plan.out for plan in _targets(inputs)}
+    if step.done:
+        return earlier_bench(artifacts, step.output)
     outcome = bench_artifacts(artifacts, inputs.output / MERGED, step.output, options)
     record(step.output, step.digest)
     return outcome
