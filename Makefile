@@ -13,6 +13,7 @@ demo: $(STAMP)-demo
 	$(BIN)/lf-export run recipes/quickstart.yaml
 
 test: $(STAMP)-dev
+	$(BIN)/python tests/fetch_chromium.py
 	$(BIN)/python -m pytest
 
 check: $(STAMP)-dev

@@ -78,15 +78,6 @@ class BenchOutcome:
         text = f"{render_table(report)}\n\nreport: {folder / HTML_NAME}"
         return cls(text, report.model_dump(mode="json"), exit_status(overall_verdict(report)))
 
-    @classmethod
-    def read(cls, folder: Path) -> "BenchOutcome":
-        """The outcome of an earlier bench, from its report.
-
-        Raises:
-            InputError: the report is not there or is not one.
-        """
-        return cls.of(read_report(folder / JSON_NAME), folder)
-
 
 def named_artifacts(paths: Sequence[Path]) -> dict[str, Path]:
     """Artifacts by name: the name of the folder, or of the file without its ending.
@@ -167,10 +158,25 @@ def bench_artifacts(
         write_manifest(folder, manifest("bench", verdict=report.verdict))
     # What was measured is safe by now: the page and the cards can be made again from report.json.
     write_html(report, out / HTML_NAME)
-    for artifact in report.artifacts:
-        if artifact.name in local:
-            write_results(local[artifact.name], artifact, report)
+    _write_cards(local, report)
     return BenchOutcome.of(report, out)
+
+
+def earlier_bench(artifacts: Mapping[str, Path], out: Path) -> BenchOutcome:
+    """The outcome of the bench whose report lies in `out`; an artifact that was made again since gets its results too.
+
+    Raises:
+        InputError: the report is not there or is not one.
+    """
+    report = read_report(out / JSON_NAME)
+    _write_cards(artifacts, report)
+    return BenchOutcome.of(report, out)
+
+
+def _write_cards(artifacts: Mapping[str, Path], report: Report) -> None:
+    for artifact in report.artifacts:
+        if artifact.name in artifacts:
+            write_results(artifacts[artifact.name], artifact, report)
 
 
 def _measure_all(

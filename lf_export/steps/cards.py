@@ -71,12 +71,13 @@ def write_results(path: Path, artifact: ArtifactReport, report: Report) -> None:
     if not {"calibration", "options", "files"} <= made.keys() or not card.is_file():
         return
     try:
-        if not is_untouched(card.read_text(encoding="utf-8")):
+        before, after = card.read_text(encoding="utf-8"), artifact_card(artifact.name, made, artifact, report)
+        if not is_untouched(before):
             say(f"{card}: was edited, and stays as it is")
-            return
-        staged = folder / f".{CARD_NAME}.staging"
-        staged.write_text(artifact_card(artifact.name, made, artifact, report), encoding="utf-8")
-        staged.replace(card)
+        elif before != after:
+            staged = folder / f".{CARD_NAME}.staging"
+            staged.write_text(after, encoding="utf-8")
+            staged.replace(card)
     except (OSError, UnicodeDecodeError) as error:
         say(f"{card}: the results are not in it: {error}")
 

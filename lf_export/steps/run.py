@@ -12,7 +12,7 @@ from lf_export.errors import InputError, StepError
 from lf_export.progress import say
 from lf_export.recipe import Recipe, load_recipe
 from lf_export.steps import estimate
-from lf_export.steps.bench import BenchOptions, BenchOutcome, bench_artifacts
+from lf_export.steps.bench import BenchOptions, BenchOutcome, bench_artifacts, earlier_bench
 from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
 from lf_export.steps.dequantize import dequantized
 from lf_export.steps.measure_endpoint import ServedArtifact
@@ -158,9 +158,10 @@ def _bench(inputs: _Inputs, step: Step) -> BenchOutcome:
         threads=inputs.threads,
         name=recipe.name,
     )
+    made = {plan.name: plan.out for plan in _targets(inputs)}
     if step.done:
-        return BenchOutcome.read(step.output)
-    artifacts: dict[str, Path | ServedArtifact] = {plan.name: plan.out for plan in _targets(inputs)}
+        return earlier_bench(made, step.output)
+    artifacts: dict[str, Path | ServedArtifact] = {**made}
     artifacts |= {
         name: ServedArtifact(server.settings(), inputs.output / server.artifact if server.artifact else None)
         for name, server in recipe.bench.endpoints.items()

@@ -13,6 +13,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from huggingface_hub import ModelCard
 
 from lf_export.shipped import shipped
 
@@ -67,9 +68,15 @@ def test_a_recipe_makes_every_artifact_and_a_report(
     # eight bits are nearer to the merged model than four
     assert q8["fidelity"]["call"]["kl_mean"] < four["fidelity"]["call"]["kl_mean"]
     run = tmp_path / "run"
-    assert (run / "bench" / "report.md").is_file()
-    for name in ARTIFACTS:
+    assert {"report.md", "report.html", "junit.xml"} <= {path.name for path in (run / "bench").iterdir()}
+    for name, artifact in zip(ARTIFACTS, report["artifacts"], strict=True):
         assert {"lf-export.json", "README.md", "LICENSE"} <= {path.name for path in (run / name).iterdir()}
+        card = ModelCard((run / name / "README.md").read_text(encoding="utf-8")).data
+        assert card.eval_results is not None
+        perplexity = {each.metric_type: each.metric_value for each in card.eval_results}["perplexity"]
+        assert perplexity == pytest.approx(artifact["chat_perplexity"], rel=1e-3)
+    # the quantizer's errors are in the report, layer by layer
+    assert [each["layer"] for each in four["layer_errors"]["layers"]] == [0, 1]
 
 
 def test_a_second_run_does_nothing_again_and_gives_the_same_verdict(

@@ -25,16 +25,31 @@ class Piece:
 def compared(first: str, second: str) -> tuple[list[Piece], list[Piece]]:
     """Both texts in pieces. Law: the pieces' texts, joined, are the text."""
     left, right = _TOKEN.findall(first), _TOKEN.findall(second)
-    if len(left) * len(right) > _MOST_COMPARISONS:
+    begin = _alike(left, right)
+    end = _alike(left[begin:][::-1], right[begin:][::-1])
+    inner = [side[begin : len(side) - end] for side in (left, right)]
+    if len(inner[0]) * len(inner[1]) > _MOST_COMPARISONS:
         return _whole(first), _whole(second)
-    matcher = SequenceMatcher(None, left, right, autojunk=False)
-    if matcher.ratio() < _LEAST_ALIKE:
+    matcher = SequenceMatcher(None, inner[0], inner[1], autojunk=False)
+    matching = begin + end + sum(block.size for block in matcher.get_matching_blocks())
+    if 2 * matching < _LEAST_ALIKE * (len(left) + len(right)):
         return _whole(first), _whole(second)
     pieces: tuple[list[Piece], list[Piece]] = ([], [])
-    for kind, *spans in matcher.get_opcodes():
-        _add(pieces[0], left[spans[0] : spans[1]], changed=kind != "equal")
-        _add(pieces[1], right[spans[2] : spans[3]], changed=kind != "equal")
+    for side, found, start, stop in zip(pieces, (left, right), (1, 3), (2, 4), strict=True):
+        _add(side, found[:begin], changed=False)
+        for code in matcher.get_opcodes():
+            span = slice(begin + int(code[start]), begin + int(code[stop]))
+            _add(side, found[span], changed=code[0] != "equal")
+        _add(side, found[len(found) - end :], changed=False)
     return pieces
+
+
+def _alike(first: Sequence[str], second: Sequence[str]) -> int:
+    """How many tokens both begin with."""
+    return next(
+        (at for at, (one, other) in enumerate(zip(first, second, strict=False)) if one != other),
+        min(len(first), len(second)),
+    )
 
 
 def laid_out(text: str) -> str:
@@ -62,7 +77,10 @@ def laid_out(text: str) -> str:
         if letter in "{[":
             open_objects.append(letter == "{")
         elif letter in "}]" and open_objects and open_objects.pop():
-            parts.append(_line(open_objects))
+            if letter == "}" and parts[-1].startswith("\n") and parts[-2] == "{":
+                parts.pop()  # an empty object stays on its line
+            else:
+                parts.append(_line(open_objects))
         parts.append(letter)
         if (letter == "{") or (letter == "," and open_objects and open_objects[-1]):
             parts.append(_line(open_objects))

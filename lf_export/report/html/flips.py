@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,6 +15,9 @@ _SNIPPET = 110
 _ITEM_FRAME, _FLIP_FRAME, _MARKUP = 1_500, 1_200, 1.5
 
 Key = tuple[Literal["calls", "no_call"], str]
+
+# An artifact's name, the baseline's outcome, its own.
+Change = tuple[str, ItemResult, ItemResult]
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,12 @@ class Browser:
 
 def browser(report: Report, room: int) -> Browser:
     """Every flipped item, those that most artifacts lost first, as many as fit into `room` bytes."""
-    every = sorted(_items(report), key=lambda item: (-sum(flip.lost for flip in item.flips), item.id))
-    shown = []
-    for item in every:
+    flipped = _flipped(report)
+    texts = {(text.suite, text.id): text for text in report.texts.items}
+    shown: list[Item] = []
+    # The answers are compared one item after the other: of a very long report, only those that are shown.
+    for key in sorted(flipped, key=lambda key: (-sum(before.correct for _, before, _ in flipped[key]), key[1])):
+        item = _item(flipped[key], texts.get(key), report.texts.functions)
         room -= item.size
         if room < 0:
             break
@@ -86,7 +92,7 @@ def browser(report: Report, room: int) -> Browser:
     flips = [flip for item in shown for flip in item.flips]
     return Browser(
         items=shown,
-        left_out=len(every) - len(shown),
+        left_out=len(flipped) - len(shown),
         artifacts=[each.name for each in report.artifacts if each.name in {flip.artifact for flip in flips}],
         suites=sorted({item.suite for item in shown}),
         categories=sorted({item.category for item in shown}),
@@ -103,17 +109,15 @@ def error_counts(artifact: ArtifactReport) -> dict[str, Counter[str]]:
     return found
 
 
-def _items(report: Report) -> Iterator[Item]:
+def _flipped(report: Report) -> dict[Key, list[Change]]:
     base = {(item.suite, item.id): item for item in report.baseline.raw.items}
-    texts = {(text.suite, text.id): text for text in report.texts.items}
-    flips: dict[Key, list[Flip]] = defaultdict(list)
+    found: dict[Key, list[Change]] = defaultdict(list)
     for artifact in report.artifacts:
         for item in artifact.raw.items:
             before = base.get((item.suite, item.id))
             if before is not None and before.correct != item.correct:
-                flips[item.suite, item.id].append(_flip(artifact.name, before, item))
-    for key, found in flips.items():
-        yield _item(base[key], texts.get(key), found, report.texts.functions)
+                found[item.suite, item.id].append((artifact.name, before, item))
+    return found
 
 
 def _flip(artifact: str, before: ItemResult, after: ItemResult) -> Flip:
@@ -135,7 +139,9 @@ def _kind(item: ItemResult) -> str:
     return item.kind + (", loops" if item.loops else ", cut off" if item.cut else "")
 
 
-def _item(result: ItemResult, text: ItemText | None, flips: list[Flip], functions: dict[str, str]) -> Item:
+def _item(changes: Sequence[Change], text: ItemText | None, functions: dict[str, str]) -> Item:
+    result = changes[0][1]
+    flips = [_flip(*change) for change in changes]
     if text is None:
         return Item(result.suite, result.id, result.category, "", (), (), "", flips)
     asked = [turn.text for turn in text.prompt if turn.role == "user"]

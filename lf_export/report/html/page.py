@@ -15,6 +15,7 @@ from lf_export.report.html import charts
 from lf_export.report.html.drawing import Chart
 from lf_export.report.html.flips import browser, error_counts
 from lf_export.report.html.signs import SIGNS, endpoint_name, verdict_of
+from lf_export.report.html.tradeoffs import trade_offs
 from lf_export.report.model import ArtifactReport, Report
 from lf_export.report.places import public
 
@@ -42,7 +43,7 @@ def to_html(report: Report) -> str:
     """The page. What a model, a user or a file name wrote is shown as text; folders of the machine are not shown."""
     drawings = {
         "losses": charts.losses(report),
-        "trade_offs": charts.trade_offs(report),
+        "trade_offs": trade_offs(report),
         "latencies": charts.latencies(report),
         "layers": charts.layers(report),
         "errors": [chart for each in report.artifacts if (chart := charts.errors(each, _totals(report, each)))],

@@ -43,6 +43,17 @@ def test_an_output_that_was_changed_is_not_done(output: Path, change: str) -> No
     assert not is_done(output, "d")
 
 
+def test_a_card_may_be_written_anew_and_edited(output: Path) -> None:
+    record(output, "d")
+    (output / "README.md").write_text("results", encoding="utf-8")
+    assert is_done(output, "d")
+    record(output, "d")
+    (output / "README.md").unlink()
+    assert is_done(output, "d")
+    (output / "sub" / "README.md").write_text("another", encoding="utf-8")
+    assert not is_done(output, "d")
+
+
 def test_a_broken_record_is_no_record(output: Path) -> None:
     record(output, "d")
     (output.parent / "merged.step.json").write_text("{", encoding="utf-8")

@@ -1,0 +1,172 @@
+"""A report with flips of every sort, and whatever text is asked for in every place that a model or a user writes."""
+
+from typing import Any
+
+from lf_export.report import Report
+
+HOSTILE = (
+    '</script><script>window.broken = 1</script><!-- <img src=x onerror="window.broken = 2"> </style>'
+    '</pre></details>{{ 7 * 7 }} " \' & ]]> <svg onload="window.broken = 3">'
+)
+PLACE = "/home/somebody/secret/runs"
+KINDS = ("wrong_value", "missing_argument", "malformed", "unwanted_call")
+
+
+def flipped_report(
+    items: int = 24, text: str = "", artifacts: tuple[str, ...] = ("q8_0", "gptq-4bit", "q2_k")
+) -> Report:
+    """A baseline that is right on every even item, and artifacts that flip some.
+
+    Args:
+        items: how many; every sixth needs no call.
+        text: stands in names of categories, prompts, functions, answers, notes and problems.
+        artifacts: the first passes, the second is advisory and inconclusive, the others fail.
+    """
+    base = [_item(at, at % 2 == 0, text) for at in range(items)]
+    parts = []
+    for number, name in enumerate(artifacts):
+        changed = [_item(at, (at % 2 == 0) != (at % (number + 3) == 1), text, name) for at in range(items)]
+        verdict = ("PASS", "INCONCLUSIVE", "FAIL")[min(number, 2)]
+        parts.append(
+            _artifact(name, changed, 0.4 / (number + 1), kl=0.0004 * 9**number)
+            | {
+                "enforced": number != 1,
+                "representative": number != 1,
+                "gate": _gate(verdict, base, changed, text),
+                "layer_errors": _layers() if number else None,
+                "notes": [f"note {text}"],
+            }
+        )
+    suite = {"path": "shipped:suites/calls.jsonl", "items": items, "of_items": items, "sha256": "cd" * 32}
+    return Report.model_validate(
+        {
+            "name": f"release {text}",
+            "created": "2026-11-22T18:30:00+00:00",
+            "verdict": "FAIL" if len(artifacts) > 2 else "PASS",
+            "gate": {"margin": 0.05},
+            "suites": {"calls": suite, "no_call": suite, "chat": suite},
+            "dialect": "chat-template",
+            "threads": 2,
+            "machine": {
+                "system": "Linux",
+                "processor": "A Processor",
+                "architecture": "x86_64",
+                "cores": 2,
+                "memory_bytes": 16_000_000_000,
+            },
+            "versions": {"lf-export": "0.1.0", "torch": "2.13.0"},
+            "baseline": _artifact("merged", base, 1.0, kl=None) | {"format": "hf", "runtime": "torch"},
+            "artifacts": parts,
+            "texts": _texts(items, text),
+        }
+    )
+
+
+def _suite(at: int) -> str:
+    return "no_call" if at % 6 == 5 else "calls"
+
+
+def _item(at: int, correct: bool, text: str, name: str = "") -> dict[str, Any]:
+    call = f'{{"function_call":{{"name":"book","arguments":{{"seat":{at if correct else -at - 1}}}}}}}'
+    return {
+        "suite": _suite(at),
+        "id": f"item-{at:04}",
+        "category": ("single", "nested")[at % 2] + (f" {text}" if at == 0 else ""),
+        "kind": "call",
+        "correct": correct,
+        "name_ok": True,
+        "bfcl_like": correct,
+        "errors": [] if correct else [KINDS[at % len(KINDS)]],
+        "answer": f"{call} {name} {text}" if text else call,
+    }
+
+
+def _artifact(name: str, items: list[dict[str, Any]], size: float, kl: float | None) -> dict[str, Any]:
+    calls = [item for item in items if item["suite"] == "calls"]
+    right = sum(item["correct"] for item in calls)
+    without = len(items) - len(calls)
+    times = {"p50": 0.04 * size, "p90": 0.05 * size, "p99": 0.07 * size}
+    return {
+        "name": name,
+        "path": f"{PLACE}/{name}",
+        "format": "gguf",
+        "scheme": "Q8_0",
+        "runtime": "llamacpp",
+        "digest": "ab" * 32,
+        "calls": {"n": len(calls), "strict_exact": right, "bfcl_like": right, "name_ok": len(calls)},
+        "no_call": {"n": without, "abstained": without, "malformed": 0, "empty": 0, "called": 0},
+        "fidelity": {}
+        if kl is None
+        else {"call": {"tokens": 900, "kl_mean": kl, "kl_lower": kl / 2, "kl_upper": kl * 2}},
+        "chat_perplexity": 12.5,
+        "latency": {
+            "prompts": 8,
+            "prompt_tokens": 310.5,
+            "ttft": {key: 20 * value for key, value in times.items()},
+            "tpot": times,
+            "prefill_tokens_per_second": 250 / size,
+            "decode_tokens_per_second": 25 / size,
+        },
+        "load_seconds": 0.61,
+        "peak_rss_bytes": 410_000_000,
+        "disk_bytes": int(540_000_000 * size),
+        "raw": {
+            "items": items,
+            "ttft_seconds": [0.8 * size, 0.9 * size],
+            "tpot_seconds": [0.04 * size, 0.05 * size, 0.06 * size],
+        },
+    }
+
+
+def _gate(verdict: str, base: list[dict[str, Any]], after: list[dict[str, Any]], text: str) -> dict[str, Any]:
+    lost = sum(one["correct"] and not other["correct"] for one, other in zip(base, after, strict=True))
+    gained = sum(other["correct"] and not one["correct"] for one, other in zip(base, after, strict=True))
+    endpoint = {
+        "name": "strict_call",
+        "verdict": verdict,
+        "n": len(base),
+        "lost": lost,
+        "gained": gained,
+        "baseline_rate": 0.5,
+        "candidate_rate": 0.5,
+        "loss": (lost - gained) / len(base),
+        "lower": -0.03,
+        "upper": 0.07,
+        "p_over_margin": 1.0,
+        "mcnemar_p": 1.0,
+        "items_needed": 412 if verdict == "INCONCLUSIVE" else None,
+        "reason": f"the loss may be 7.0 pp {text}",
+    }
+    problems = [f"{PLACE}/q2_k/model.gguf: does not load {text}"] if verdict == "FAIL" else []
+    return {"verdict": verdict, "endpoints": [endpoint], "problems": problems}
+
+
+def _layers() -> dict[str, Any]:
+    def layer(at: int | None, worst: str) -> dict[str, Any]:
+        error = 1e-3 * ((at or 0) + 1)
+        return {
+            "layer": at,
+            "linears": 7,
+            "error": error,
+            "plain_error": 5e-3,
+            "worst": worst,
+            "worst_error": 2 * error,
+        }
+
+    return {"plain": "rtn", "layers": [*(layer(at, f"layers.{at}.up_proj") for at in range(4)), layer(None, "lm_head")]}
+
+
+def _texts(items: int, text: str) -> dict[str, Any]:
+    return {
+        "functions": {"f": f'{{"name": "book", "description": "Book a seat. {text}"}}'},
+        "items": [
+            {
+                "suite": _suite(at),
+                "id": f"item-{at:04}",
+                "functions": ["f"],
+                "prompt": [{"role": "user", "text": f"Please book seat {at}. {text}"}],
+                "expected_calls": [{"name": "book", "arguments": {"seat": at, "note": text}}],
+            }
+            for at in range(items)
+        ],
+    }
