@@ -83,17 +83,15 @@ def test_a_server_is_measured_beside_the_file_that_it_serves(bench: Run, url: st
     assert "KL at least, mean" in page
 
 
-def test_the_terminal_shows_a_row_for_each_concurrency(bench: Run, url: str) -> None:
-    ended = bench(f"endpoint:{url}", "--concurrency", "1,3", "--requests", "3")
+def test_the_chat_interface_is_judged_too_and_the_terminal_shows_each_concurrency(
+    bench: Run, url: str, tmp_path: Path
+) -> None:
+    ended = bench(f"endpoint:{url}", "--api", "chat", "--concurrency", "1,3", "--requests", "3")
     name = url.removeprefix("http://").removesuffix("/v1").replace(":", "-")
-    rows = [line.split() for line in ended.out.splitlines() if line.startswith(name)]
+    rows = [line.split() for line in ended.out.splitlines() if line.startswith(f"{name} ")]
     assert [row[1] for row in rows[1:3]] == ["1", "3"]
     assert "Goodput: the share of requests" in ended.out
-
-
-def test_the_chat_interface_is_judged_too(bench: Run, url: str) -> None:
-    ended = bench(f"endpoint:{url}", "--api", "chat", "--concurrency", "1", "--requests", "2", "--json")
-    (served,) = json.loads(ended.out)["artifacts"]
+    (served,) = json.loads((tmp_path / "bench" / "report.json").read_text(encoding="utf-8"))["artifacts"]
     assert len(served["raw"]["items"]) == 6
     # The template knows no tools: functions go as text, so that the server's prompt is the baseline's.
     assert any("the number of tokens equals the baseline's" in note for note in served["notes"])

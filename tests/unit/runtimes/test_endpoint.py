@@ -1,5 +1,6 @@
 """Servers that behave, and servers that do not: each gives an answer or an error that says what to do, in time."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -323,6 +324,22 @@ def test_log_probabilities_of_other_tokens_than_were_sent_are_an_error() -> None
         server.behaviours["/v1/completions"] = shifted
         with pytest.raises(StepError, match="log-probabilities of other tokens than were sent"):
             session.candidates([1, 7], [8, 4])
+
+
+def test_an_echo_of_other_tokens_is_not_used() -> None:
+    def shifted(handler: Handler, body: dict[str, Any]) -> None:
+        _vllm(handler, body | {"prompt": [0, *body["prompt"]]} if body.get("echo") else body)
+
+    with fake_server(completions=shifted) as server, _open(server) as session:
+        assert session.offer.scoring is None
+
+
+@pytest.mark.parametrize(("name", "fits"), [("tiny-2026-11-23", True), ("tiny@main", True), ("tiny-awq", False)])
+def test_a_models_name_may_carry_a_date_or_a_revision_and_nothing_else(name: str, fits: bool) -> None:
+    with fake_server() as server, _open(server) as session:
+        server.behaviours["/v1/completions"] = streams(choice("x", "length") | {"model": name})
+        with contextlib.nullcontext() if fits else pytest.raises(StepError, match="answered by 'tiny-awq'"):
+            assert session.ask(ASKED, 4).text == "x"
 
 
 def test_tokens_that_come_together_share_the_wait_for_them() -> None:

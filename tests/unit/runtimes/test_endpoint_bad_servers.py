@@ -144,3 +144,13 @@ def test_a_bad_server_is_an_error_that_says_what_and_where_in_time(behaviour: Be
     error = _failure(completions=behaviour)
     assert isinstance(error, StepError | InputError)
     assert re.search(said, error.message), error.message
+
+
+def test_an_answer_without_end_is_left_at_the_largest_size() -> None:
+    def endless(handler: Handler, _: dict[str, Any]) -> None:
+        handler.start_stream("application/json")
+        while not handler.server.stopped.is_set():
+            handler.wfile.write(b" " * 65536)
+
+    with fake_server(models=endless) as server, pytest.raises(StepError, match="more than 1,048,576 bytes"):
+        EndpointSession(Endpoint(server.url, max_answer_bytes=1 << 20, total_timeout=20), ASKED)
