@@ -104,7 +104,7 @@ def errors(artifact: ArtifactReport, counts: Sequence[tuple[str, int, int]]) -> 
         }
         for kind, before, after in counts
     ]
-    y = name("kind", axis={"ticks": False, "domain": False, "labelColor": "var(--ink)"})
+    y = name("kind", axis={"ticks": False, "domain": False, "labelColor": "var(--ink)", "offset": 9})
     x = number("before", axis={"tickMinStep": 1, "format": "d", "tickCount": 6}, title="items")
     point = {**POINT, "size": 70}
     after = number("after", title="items")

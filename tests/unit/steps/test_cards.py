@@ -8,7 +8,9 @@ from said import Said
 
 from lf_export import progress
 from lf_export.provenance import manifest, write_manifest
+from lf_export.report import write_report
 from lf_export.report.card import artifact_card
+from lf_export.steps.bench import earlier_bench
 from lf_export.steps.cards import inherited, origin, write_results
 
 REPORT = flipped_report()
@@ -110,3 +112,11 @@ def test_a_folder_that_is_no_artifact_of_ours_is_left_alone(tmp_path: Path) -> N
     write_manifest(merged, manifest("merged"))
     write_results(merged, REPORT.artifacts[0], REPORT)
     assert [path.name for path in merged.iterdir()] == ["lf-export.json"]
+
+
+def test_an_artifact_that_was_made_again_gets_the_results_of_the_bench_that_still_holds(
+    artifact: Path, tmp_path: Path
+) -> None:
+    write_report(REPORT, tmp_path / "bench")
+    assert earlier_bench({"q8_0": artifact}, tmp_path / "bench").status == 10
+    assert "**PASS** against merged" in (artifact / "README.md").read_text(encoding="utf-8")
