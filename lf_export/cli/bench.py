@@ -67,6 +67,11 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--enforce", multiple=True, metavar="ARTIFACT", help="Artifacts that decide the exit status [default: all]."
 )
+@click.option(
+    "--controls",
+    is_flag=True,
+    help="Judge the baseline against itself, and as Q8_0 and Q2_K: expected are no flips, PASS and FAIL.",
+)
 @click.option("--plan", is_flag=True, help="Measure nothing: say how many items a PASS needs, and how many there are.")
 @click.option(
     "--discordance",
@@ -104,6 +109,7 @@ def bench(
     total_timeout: float,
     margin: float,
     enforce: tuple[str, ...],
+    controls: bool,
     plan: bool,
     discordance: tuple[float, ...],
     seed: int,
@@ -170,6 +176,7 @@ def bench(
         runtimes=runtimes_by_name(runtimes, tuple(named)),
         margin=margin,
         enforce=enforce or None,
+        controls=controls,
         seed=seed,
         threads=threads,
     )

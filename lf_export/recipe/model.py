@@ -351,6 +351,11 @@ class GateRecipe(_Strict):
         description="The largest ratio to the merged model that is accepted: time to the first token, time a token "
         "after it, bytes on disk, peak memory, load time. Over it is FAIL, not measured INCONCLUSIVE.",
     )
+    controls: bool = Field(
+        False,
+        description="Judge the merged model against itself, and as Q8_0 and Q2_K: where these do not come out as "
+        "no flips, PASS and FAIL, nothing passes.",
+    )
 
 
 class Recipe(_Strict):

@@ -270,6 +270,13 @@ class GateResult(_Part):
     limits: list[LimitResult] = Field(default_factory=list, description="Limits on cost, where the recipe has some.")
 
 
+class ControlResult(_Part):
+    """Of an artifact whose verdict was known beforehand."""
+
+    expected: Literal["no flips", "PASS", "FAIL"]
+    met: bool = Field(description="Whether that came out. Where it did not, the run passes nothing.")
+
+
 class ArtifactReport(_Part):
     """Everything that was measured on one artifact, or on the baseline."""
 
@@ -302,6 +309,7 @@ class ArtifactReport(_Part):
     peak_rss_bytes: Count | None = None
     disk_bytes: Count | None = None
     gate: GateResult | None = Field(None, description="None for the baseline.")
+    control: ControlResult | None = Field(None, description="What was expected of a control; None for the others.")
     layer_errors: LayerErrors | None = Field(None, description="None where the format has no errors by linear.")
     notes: list[str] = Field(default_factory=list)
     raw: RawValues = RawValues()

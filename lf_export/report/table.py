@@ -33,10 +33,18 @@ def reasons(artifact: ArtifactReport) -> list[str]:
     if artifact.gate is None:
         return []
     return [
+        *_control(artifact),
         *artifact.gate.problems,
         *(f"{endpoint.name} {endpoint.verdict}: {endpoint.reason}" for endpoint in artifact.gate.endpoints),
         *(f"limit {limit.verdict}: {limit.reason}" for limit in artifact.gate.limits),
     ]
+
+
+def _control(artifact: ArtifactReport) -> list[str]:
+    if artifact.control is None:
+        return []
+    outcome = "as it came out" if artifact.control.met else "which did NOT come out: this run proves nothing"
+    return [f"control, expected is {artifact.control.expected}, {outcome}"]
 
 
 def speed_mark(artifact: ArtifactReport) -> str:

@@ -24,6 +24,7 @@ from lf_export.runtimes import RUNTIMES, default_runtime
 from lf_export.runtimes.causal import load_tokenizer
 from lf_export.steps.cards import write_results
 from lf_export.steps.contamination import check_contamination
+from lf_export.steps.controls import CONTROLS, check_names, judged_control, make_controls
 from lf_export.steps.evidence import item_texts
 from lf_export.steps.findings import artifact_report, overall_verdict
 from lf_export.steps.measure import Measured, Workload, loops_more, measure
@@ -58,6 +59,7 @@ class BenchOptions:
     min_items: int = 1
     baseline_floor: float = 0.25
     limits: Mapping[str, float] = field(default_factory=dict)
+    controls: bool = False
     enforce: tuple[str, ...] | None = None
     seed: int = 0
     threads: int = 1
@@ -131,6 +133,8 @@ def bench_artifacts(
     unknown = [name for name in options.enforce or () if name not in artifacts]
     if unknown:
         raise InputError(f"no artifact is named {unknown[0]!r}, expected one of: {', '.join(artifacts)}")
+    if options.controls:
+        check_names(artifacts)
     variants = [parse_variant(text) for text in dict.fromkeys(options.variants)]
     tokenizer = load_tokenizer(baseline)
     dialect = dialect_for(options.dialect, tokenizer)
@@ -151,9 +155,10 @@ def bench_artifacts(
         if isinstance(served, ServedArtifact):
             check_endpoint(served, workload, dialect, tokenizer)
     with staging(out, overwrite=True) as folder, tempfile.TemporaryDirectory(dir=folder) as scratch:
-        paths = {BASELINE: baseline, **artifacts}
-        measured = _measure_all(paths, workload, dialect, tokenizer, options, Path(scratch))
-        report = _report(artifacts, baseline, measured, workload, suites, options, contaminated)
+        controls = make_controls(baseline, Path(scratch) / "controls", options.threads) if options.controls else {}
+        judged = {**artifacts, **controls}
+        measured = _measure_all({BASELINE: baseline, **judged}, workload, dialect, tokenizer, options, Path(scratch))
+        report = _report(judged, baseline, measured, workload, suites, options, contaminated)
         write_report(report, folder)
         write_manifest(folder, manifest("bench", verdict=report.verdict))
     # What was measured is safe by now: the page and the cards can be made again from report.json.
@@ -272,7 +277,8 @@ def _report(
         limits=dict(options.limits),
     )
     prompts: list[Prompt] = workload.prompts
-    enforced = set(artifacts) if options.enforce is None else set(options.enforce)
+    known = CONTROLS.keys() if options.controls else set()
+    enforced = set(artifacts) - known if options.enforce is None else set(options.enforce)
     reference = measured[BASELINE]
     parts = [
         artifact_report(
@@ -287,7 +293,10 @@ def _report(
         )
         for name, path in artifacts.items()
     ]
+    parts = [judged_control(part) if part.name in known else part for part in parts]
     verdicts = [part.gate.verdict for part in parts if part.enforced and part.gate is not None]
+    if any(part.control is not None and not part.control.met for part in parts):
+        verdicts.append(Verdict.INCONCLUSIVE.value)  # what cannot tell a known verdict can tell no other
     merged = artifact_report(BASELINE, baseline, reference, None, prompts, gate, enforced=False)
     return Report(
         name=options.name,

@@ -153,6 +153,7 @@ def _bench(inputs: _Inputs, step: Step) -> BenchOutcome:
         min_items=recipe.gate.min_items,
         baseline_floor=recipe.gate.baseline_floor,
         limits={str(name): limit for name, limit in recipe.gate.limits.items()},
+        controls=recipe.gate.controls,
         enforce=None if recipe.gate.enforce is None else tuple(recipe.gate.enforce),
         seed=recipe.bench.seed,
         threads=inputs.threads,

@@ -85,6 +85,27 @@ def test_bench_gives_its_own_verdict_and_status(lf_export: Run, merged: Path, pr
     assert artifact["fidelity"]["call"]["top1_agreement"] == 1.0
 
 
+def test_controls_are_judged_beside_the_artifacts_and_hold_the_verdict_back(
+    lf_export: Run, merged: Path, project: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(merged, tmp_path / "copy")
+    ended = lf_export(
+        "bench", tmp_path / "copy", "--baseline", merged, "-o", tmp_path / "bench", "--controls",
+        "--calls", project / "suite-calls.jsonl", "--no-call", project / "suite-no-call.jsonl",
+        "--chat", project / "suite-chat.jsonl", "--max-new-tokens", "8",
+    )  # fmt: skip
+    assert ended.status == 11
+    assert "control-self: control, expected is no flips, as it came out" in ended.out
+    assert "control-q2_k: control, expected is FAIL, which did NOT come out: this run proves nothing" in ended.out
+    report = json.loads((tmp_path / "bench" / "report.json").read_text(encoding="utf-8"))
+    found = {part["name"]: (part["control"], part["enforced"], part["path"]) for part in report["artifacts"]}
+    assert found.pop("copy")[:2] == (None, True)
+    assert list(found) == ["control-self", "control-q8_0", "control-q2_k"]
+    assert {(enforced, path) for _, enforced, path in found.values()} == {(False, "")}
+    kept = {path.name for path in (tmp_path / "bench").iterdir()}
+    assert kept == {"report.json", "report.md", "report.html", "junit.xml", "lf-export.json"}
+
+
 def test_an_artifact_that_does_not_load_fails(lf_export: Run, merged: Path, project: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + b"\0" * 100)
     ended = lf_export(
