@@ -64,9 +64,9 @@ def no_call_metrics(prompts: Sequence[Prompt], answers: Answers) -> NoCallMetric
 
 
 def variant_metrics(prompts: Sequence[Prompt], answers: Answers) -> dict[str, VariantMetrics]:
-    """The counts of items that are variants, by variant."""
+    """The counts of items that are variants, by variant in alphabetical order."""
     found = {}
-    for variant in dict.fromkeys(prompt.item.variant for prompt in prompts if prompt.item.variant):
+    for variant in sorted({prompt.item.variant for prompt in prompts if prompt.item.variant}):
         members = [prompt for prompt in prompts if prompt.item.variant == variant]
         calls = call_metrics([prompt for prompt in members if prompt.item.expected.calls], answers)
         no_call = no_call_metrics([prompt for prompt in members if not prompt.item.expected.calls], answers)

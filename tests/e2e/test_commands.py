@@ -11,6 +11,10 @@ import torch
 from models import tiny_adapter, tiny_model
 from safetensors.torch import load_file, save_file
 
+from lf_export.calibration.suites import load_suite
+from lf_export.functions.spec import schema_hash
+from lf_export.provenance import manifest, write_manifest
+
 Run = Callable[..., Any]
 
 
@@ -104,6 +108,49 @@ def test_controls_are_judged_beside_the_artifacts_and_hold_the_verdict_back(
     assert {(enforced, path) for _, enforced, path in found.values()} == {(False, "")}
     kept = {path.name for path in (tmp_path / "bench").iterdir()}
     assert kept == {"report.json", "report.md", "report.html", "junit.xml", "lf-export.json"}
+
+
+def test_bench_takes_the_leaderboards_questions_and_variants_and_refuses_what_was_calibrated_on(
+    lf_export: Run, merged: Path, project: Path, tmp_path: Path
+) -> None:
+    properties = {"city": {"type": "string"}, "days": {"type": "float"}}
+    schema = {"type": "dict", "properties": properties, "required": ["city"]}
+    shown = [{"name": name, "description": "", "parameters": schema} for name in ("fetch.x", "fetch.y")]
+    asked = [[{"role": "user", "content": "x?"}]]
+    data = tmp_path / "data"
+    (data / "possible_answer").mkdir(parents=True)
+    for category, name in (("multiple", "m0"), ("irrelevance", "i0")):
+        row = {"id": name, "question": asked, "function": shown}
+        (data / f"BFCL_v4_{category}.json").write_text(json.dumps(row) + "\n")
+    truth = {"id": "m0", "ground_truth": [{"fetch.y": {"city": ["Oslo", "oslo"], "days": [2.0, ""]}}]}
+    (data / "possible_answer" / "BFCL_v4_multiple.json").write_text(json.dumps(truth) + "\n")
+    shutil.copytree(merged, tmp_path / "copy")
+    command = [
+        "bench", tmp_path / "copy", "--baseline", merged, "-o", tmp_path / "bench",
+        "--calls", f"bfcl:{data}", "--no-call", f"bfcl:{data}", "--chat", project / "suite-chat.jsonl",
+        "--variant", "masked", "--variant", "distractors:1", "--max-new-tokens", "8",
+    ]  # fmt: skip
+    ended = lf_export(*command, "--json")
+    assert ended.status == 11
+    report = json.loads(ended.out)
+    (artifact,) = report["artifacts"]
+    assert report["suites"]["calls"]["path"] == "bfcl:data"
+    assert (artifact["calls"]["n"], artifact["no_call"]["n"]) == (1, 1)
+    assert artifact["calls"]["arguments"]["expected"] == 1
+    assert list(artifact["variants"]) == ["distractors:1", "masked"]
+    assert {item["id"] for item in artifact["raw"]["items"]} == {
+        "m0", "i0", "m0~masked", "i0~masked", "m0~distractors:1"
+    }  # fmt: skip
+    assert artifact["gate"]["endpoints"][0]["n"] == 1  # variants do not count there
+    (item,) = load_suite(f"bfcl:{data}")[:1]
+    facts = {"calibration": {"digest": "x", "schemas": [schema_hash(item.functions[0])]}}
+    write_manifest(tmp_path / "copy", manifest("gptq", **facts))
+    refused = lf_export(*command)
+    assert refused.status == 3
+    assert "copy: was calibrated on the function 'fetch.x', which the suite calls shows" in refused.err
+    allowed = lf_export(*command, "--allow-contaminated", "fetch.x", "--json")
+    assert allowed.status == 11
+    assert "as allowed" in json.loads(allowed.out)["artifacts"][0]["notes"][0]
 
 
 def test_an_artifact_that_does_not_load_fails(lf_export: Run, merged: Path, project: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from conversations import FUNCTIONS, calls, user
 
-from lf_export.calibration.suites import EvalItem
+from lf_export.calibration.suites import EvalItem, load_suite
 from lf_export.calibration.variants import Variant, parse_variant, vary
 from lf_export.errors import InputError
 from lf_export.functions.answers import Call, calling, prose
@@ -116,3 +116,10 @@ def test_a_variants_name_reads_back(text: str) -> None:
 def test_another_name_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="expected masked or distractors:N"):
         parse_variant(text)
+
+
+@pytest.mark.parametrize("suite", ["calls", "no-call"])
+def test_the_shipped_suites_masked_have_references_that_are_right(suite: str) -> None:
+    for masked in vary(load_suite(suite), MASKED):
+        outcome = compare(masked.expected, masked.expected.calls, masked.functions)
+        assert (outcome.exact, outcome.schema_error) == (True, None), masked.id
