@@ -164,13 +164,7 @@ def _sample(row: Row, fallback: str) -> Sample:
     name = row.get("id", fallback)
     if not isinstance(name, str) or not name:
         raise InputError(f"id: expected text, found {name!r}")
-    if "messages" in row:
-        messages, functions = read_conversation(row)
-    elif isinstance(row.get("input"), str) and isinstance(row.get("output"), str):
-        read, functions = read_row(row["input"], row["output"])
-        messages = list[Mapping[str, Any]](read)
-    else:
-        raise InputError(f"expected 'messages', or 'input' and 'output' as text, found {', '.join(row) or 'nothing'}")
+    messages, functions = read_conversation(row)
     _check_calls(messages, functions)
     category = row.get("category", "call" if functions else "chat")
     if not isinstance(category, str):
@@ -179,11 +173,22 @@ def _sample(row: Row, fallback: str) -> Sample:
 
 
 def read_conversation(row: Row) -> tuple[list[Mapping[str, Any]], tuple[FunctionSpec, ...]]:
-    """The messages and functions of a row in the OpenAI form; either may be JSON text, as in some parquet files.
+    """The messages and functions of a row: in the OpenAI form, or in that of `llama_functions` (`input`, `output`).
+
+    In the OpenAI form either may be JSON text, as in some parquet files.
 
     Raises:
         InputError: every mistake of the row, a line each.
     """
+    if "messages" in row:
+        return _openai(row)
+    if isinstance(row.get("input"), str) and isinstance(row.get("output"), str):
+        read, functions = read_row(row["input"], row["output"])
+        return list[Mapping[str, Any]](read), functions
+    raise InputError(f"expected 'messages', or 'input' and 'output' as text, found {', '.join(row) or 'nothing'}")
+
+
+def _openai(row: Row) -> tuple[list[Mapping[str, Any]], tuple[FunctionSpec, ...]]:
     problems: list[str] = []
     messages: Any = []
     functions: tuple[FunctionSpec, ...] = ()

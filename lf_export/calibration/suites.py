@@ -14,7 +14,6 @@ from lf_export.errors import InputError
 from lf_export.functions.answers import Answer, answer_of, calling, dumps
 from lf_export.functions.models import arguments_model
 from lf_export.functions.possible import PossibleCall
-from lf_export.functions.rows import read_row
 from lf_export.functions.spec import FunctionSpec, to_openai
 from lf_export.functions.validate import validate
 from lf_export.provenance import digest_of, sha256_file
@@ -161,13 +160,7 @@ def _item(row: Row, fallback: str) -> EvalItem:
 
 def _conversation(row: Row) -> tuple[Sequence[Mapping[str, Any]], tuple[FunctionSpec, ...], Answer]:
     """What is asked, the functions, and the reference answer."""
-    if "messages" in row:
-        messages, functions = read_conversation(row)
-    elif isinstance(row.get("input"), str) and isinstance(row.get("output"), str):
-        read, functions = read_row(row["input"], row["output"])
-        messages = list[Mapping[str, Any]](read)
-    else:
-        raise InputError("expected an object with 'messages', or with 'input' and 'output'")
+    messages, functions = read_conversation(row)
     if "expected" in row:
         if messages[-1]["role"] == "assistant":
             raise InputError("messages: ends with an answer, and 'expected' gives another: expected one of them")

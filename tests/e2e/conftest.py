@@ -99,6 +99,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def merged(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's base with its adapter, merged."""
+    from lf_export.steps.merge import MergeOptions, merge_model
+
+    out = tmp_path_factory.mktemp("merged") / "merged"
+    merge_model(MergeOptions(project / "base", (project / "adapter",), out))
+    return out
+
+
 @pytest.fixture
 def recipe(project: Path, tmp_path: Path) -> Callable[..., Path]:
     """Write a recipe for `project` whose output is in this test's own folder; keywords replace parts."""

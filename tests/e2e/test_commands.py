@@ -18,15 +18,6 @@ from lf_export.provenance import manifest, write_manifest
 Run = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def merged(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from lf_export.steps.merge import MergeOptions, merge_model
-
-    out = tmp_path_factory.mktemp("merged") / "merged"
-    merge_model(MergeOptions(project / "base", (project / "adapter",), out))
-    return out
-
-
 def test_merge_leaves_a_complete_folder(lf_export: Run, project: Path, tmp_path: Path) -> None:
     ended = lf_export("merge", project / "base", project / "adapter", "-o", tmp_path / "out")
     assert ended.status == 0

@@ -19,15 +19,6 @@ Run = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def merged(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from lf_export.steps.merge import MergeOptions, merge_model
-
-    out = tmp_path_factory.mktemp("merged") / "merged"
-    merge_model(MergeOptions(project / "base", (project / "adapter",), out))
-    return out
-
-
-@pytest.fixture(scope="module")
 def gguf(merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("gguf")
     FORMAT.open(open_checkpoint(merged), out, GgufOptions(types=("F32",), name="m"), "digest").finish()

@@ -37,7 +37,7 @@ def test_rows_of_a_dataset_are_items_and_missing_columns_are_not_there(monkeypat
 
 def test_a_bad_row_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, lambda *_, **__: [call_record("a"), {"text": "x"}])
-    with pytest.raises(InputError, match="hf:n:2: expected an object with 'messages'"):
+    with pytest.raises(InputError, match="hf:n:2: expected 'messages'"):
         read_suite("hf:n")
 
 

@@ -60,7 +60,7 @@ def test_every_bad_row_is_told_at_once(tmp_path: Path) -> None:
         ":2: messages[1]: get_weather: city is integer, expected string",
         ":2: messages[1]: get_weather: days is 50, expected at most 10",
         ":3: messages: the reference answer is empty",
-        ":4: expected an object with 'messages', or with 'input' and 'output'",
+        ":4: expected 'messages', or 'input' and 'output' as text, found id",
         ":6: a second item with the id 'e'",
         ":7: block: expected text, found 5",
     ]
