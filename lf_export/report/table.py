@@ -1,6 +1,6 @@
 """The summary that ends a run in a terminal."""
 
-from lf_export.report import cells
+from lf_export.report import accuracy, cells
 from lf_export.report.model import ArtifactReport, Report
 
 _HEAD = ("artifact", "verdict", "exact calls", "BFCL", "abstention", "KL call", "chat ppl", "TTFT", "tok/s", "disk")
@@ -9,12 +9,16 @@ ADVISORY = "*"
 
 
 def render_table(report: Report) -> str:
-    """A plain text table, a row for each artifact, with reasons and the verdict under it; no line end at the end."""
+    """A plain text table, a row for each artifact; slices, variants, reasons and the verdict under it.
+
+    No line end at the end.
+    """
     rows = [
         _row(report.baseline, "baseline"),
         *(_row(artifact, _verdict(artifact)) for artifact in report.artifacts),
     ]
-    lines = [cells.plain_table(_HEAD, rows), ""]
+    tables = [(_HEAD, rows), accuracy.slice_table(report), accuracy.variant_table(report)]
+    lines = [line for head, listed in tables if listed for line in (cells.plain_table(head, listed), "")]
     for artifact in report.artifacts:
         lines += [f"{artifact.name}: {reason}" for reason in reasons(artifact)]
     if not all(each.representative for each in (report.baseline, *report.artifacts)):

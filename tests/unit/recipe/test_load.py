@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lf_export.calibration.variants import parse_variant
 from lf_export.errors import InputError
 from lf_export.recipe import GgufTarget, GptqTarget, load_recipe
 from lf_export.shipped import shipped
@@ -51,6 +52,19 @@ def test_an_adapter_is_a_path_or_a_path_and_a_weight(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["quickstart.yaml", "quickstart-full.yaml"])
 def test_the_recipes_that_ship_are_valid(name: str) -> None:
     assert load_recipe(shipped("recipes", name)).gate.enforce == ["gguf-q8_0"]
+
+
+@pytest.mark.parametrize("name", ["masked", "distractors:1", "distractors:64", "distractors:65", "distractors:0", "x"])
+def test_a_recipe_takes_the_variants_that_bench_knows(tmp_path: Path, name: str) -> None:
+    path = _recipe(tmp_path, GOOD + f"bench: {{variants: ['{name}'], allow_contaminated: [get_weather]}}\n")
+    try:
+        known = parse_variant(name)
+    except InputError:
+        assert len(_mistakes(path)) == 1
+    else:
+        bench = load_recipe(path).bench
+        assert bench is not None
+        assert bench.variants == [str(known)]
 
 
 def test_a_size_of_memory_is_checked(tmp_path: Path) -> None:
