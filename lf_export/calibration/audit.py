@@ -151,13 +151,16 @@ def check_losses(audit: Audit, dropped: Sequence[Dropped], *, allow_dropped: flo
 
 def check_overlap(
     samples: Sequence[Sample], items: Mapping[str, Sequence[EvalItem]], allowed: Sequence[str] = ()
-) -> None:
+) -> tuple[str, ...]:
     """Refuse a calibration that knows the evaluation: its functions by schema, or its requests by their words.
 
     Args:
         samples: the calibration's samples.
         items: the evaluation items of each suite, by the suite's path or name.
         allowed: names of functions that may be in both.
+
+    Returns:
+        The suites that share nothing at all.
 
     Raises:
         InputError: every function and request that is in both, a line each, at most 5 of a kind and suite.
@@ -168,8 +171,11 @@ def check_overlap(
         schemas |= {schema_hash(spec): sample.id for spec in sample.functions}
         requests |= dict.fromkeys(_requests(sample.messages), sample.id)
     problems: list[str] = []
+    clean: list[str] = []
     for suite, members in items.items():
         functions = {schema_hash(spec): spec.name for item in members for spec in item.functions}
+        if not any(found in schemas for found in functions):
+            clean.append(suite)
         shared = [
             f"{suite}: the function {name!r} is in the calibration sample {schemas[found]} too"
             for found, name in sorted(functions.items(), key=lambda pair: pair[1])
@@ -187,6 +193,7 @@ def check_overlap(
                 problems.append(f"{suite}: and {len(found) - _SHOWN} more")
     if problems:
         raise InputError.of(problems, "leave these samples out: who calibrates on the evaluation measures nothing")
+    return tuple(clean)
 
 
 def digest_of_tokens(samples: Sequence[TokenizedSample], weights: Mapping[TokenClass, float]) -> str:

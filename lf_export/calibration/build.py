@@ -152,7 +152,7 @@ def build(options: CalibrationOptions, tokenizer: Any) -> CalibrationSet:
     dialect = dialect_for(options.dialect, tokenizer)
     samples = _sources(options)
     judged = {suite: load_suite(suite) for suite in options.suites if suite not in options.allow_contaminated}
-    check_overlap(samples, judged, options.allow_contaminated)
+    clean = check_overlap(samples, judged, options.allow_contaminated)
     candidates = _candidates(samples, dialect, tokenizer)
     mixed = mix(
         candidates,
@@ -170,7 +170,7 @@ def build(options: CalibrationOptions, tokenizer: Any) -> CalibrationSet:
         dialect=dialect.name,
         seed=options.seed,
         max_seq_length=options.max_seq_length,
-        suites=options.suites,
+        suites=clean,
     )
     check_losses(
         audit,

@@ -240,7 +240,7 @@ class OnnxTarget(_Strict):
 Target = Annotated[GptqTarget | GgufTarget | AwqTarget | OnnxTarget, Field(discriminator="format")]
 
 
-VariantName = Annotated[str, StringConstraints(pattern=r"^(masked|distractors:[1-9][0-9]?)$")]
+VariantName = Annotated[str, StringConstraints(pattern=r"^(masked|distractors:([1-9]|[1-5][0-9]|6[0-4]))$")]
 
 
 class SuiteRecipe(_Strict):

@@ -88,7 +88,13 @@ def categories(report: Report) -> list[str]:
 
 
 def slices(report: Report) -> list[str]:
-    """Exact calls, and abstentions where no call is expected, by slice."""
+    """The table by slice."""
+    head, rows = slice_table(report)
+    return ["## By slice", cells.markdown_table(head, rows)] if rows else []
+
+
+def slice_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Exact calls, and abstentions where no call is expected, by slice: head and rows."""
     head = ["right, strict", "items", *(artifact.name for artifact in _all(report))]
     found = {name: None for artifact in _all(report) if artifact.calls for name in artifact.calls.by_slice}
     rows = [_slice_row(name, [_calls_slice(artifact, name) for artifact in _all(report)]) for name in found]
@@ -99,7 +105,7 @@ def slices(report: Report) -> list[str]:
         )
         for name in silent
     ]
-    return ["## By slice", cells.markdown_table(head, rows)] if rows else []
+    return head, rows
 
 
 def _slice_row(name: str, counts: list[tuple[int, int] | None]) -> list[str]:
@@ -119,11 +125,18 @@ def _no_call_slice(artifact: ArtifactReport, name: str) -> tuple[int, int] | Non
 
 def variants(report: Report) -> list[str]:
     """The suites as they are and changed; a fall from the one to the other is what the change costs a model."""
-    names = {name: None for artifact in _all(report) for name in artifact.variants}
-    if not names:
+    head, rows = variant_table(report)
+    if not rows:
         return []
+    return ["## Variants of the suites", "Not part of the verdict.", cells.markdown_table(head, rows)]
+
+
+def variant_table(report: Report) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Head and rows by artifact and variant; no rows where no variant was asked for."""
     head = ("artifact", "items shown", "exact calls", "BFCL", "right arguments", "95 %", "abstained")
-    rows = []
+    rows: list[list[str]] = []
+    if not any(artifact.variants for artifact in _all(report)):
+        return head, rows
     for artifact in _all(report):
         shown = {"as they are": VariantMetrics(calls=artifact.calls, no_call=artifact.no_call), **artifact.variants}
         for index, (name, each) in enumerate(shown.items()):
@@ -140,7 +153,7 @@ def variants(report: Report) -> list[str]:
                     cells.rate(silent.abstained, silent.n) if silent else cells.NOTHING,
                 ]
             )
-    return ["## Variants of the suites", "Not part of the verdict.", cells.markdown_table(head, rows)]
+    return head, rows
 
 
 def _all(report: Report) -> list[ArtifactReport]:

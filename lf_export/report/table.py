@@ -1,6 +1,6 @@
 """The summary that ends a run in a terminal."""
 
-from lf_export.report import cells
+from lf_export.report import accuracy, cells
 from lf_export.report.model import ArtifactReport, Report
 from lf_export.report.serving import limits_text, serving_rows
 
@@ -10,12 +10,16 @@ ADVISORY = "*"
 
 
 def render_table(report: Report) -> str:
-    """A plain text table, a row for each artifact, with reasons and the verdict under it; no line end at the end."""
+    """A plain text table, a row for each artifact; slices, variants, reasons and the verdict under it.
+
+    No line end at the end.
+    """
     rows = [
         _row(report.baseline, "baseline"),
         *(_row(artifact, _verdict(artifact)) for artifact in report.artifacts),
     ]
-    lines = [cells.plain_table(_HEAD, rows), ""]
+    tables = [(_HEAD, rows), accuracy.slice_table(report), accuracy.variant_table(report)]
+    lines = [line for head, listed in tables if listed for line in (cells.plain_table(head, listed), "")]
     if served := [(artifact.name, artifact.serving) for artifact in report.artifacts if artifact.serving]:
         lines += [cells.plain_table(*serving_rows(served)), *limits_text(served), ""]
     for artifact in report.artifacts:

@@ -237,8 +237,9 @@ def _steps(inputs: _Inputs) -> list[Step]:
     merge_options = recipe.merge.model_dump() | {"weights": _weights(recipe)}
     merge_digest = step_digest("merge", merge_options, [str(inputs.base), files])
     named = (*recipe.calibration.calls, *recipe.calibration.chat)
-    data = [fingerprint(data_path(name, inputs.folder)) for name in named]
+    data: list[Any] = [fingerprint(data_path(name, inputs.folder)) for name in named]
     data += [suite_fingerprint(suite_source(name, inputs.folder)) for name in _judging(recipe)]
+    data += [list(_allowed(recipe))] if _allowed(recipe) else []
     calibrate_digest = step_digest("calibrate", recipe.calibration.model_dump(), [merge_digest, data])
     steps = [
         _step(MERGED, output / MERGED, merge_digest, estimate.merge(base, recipe.merge.dtype)),

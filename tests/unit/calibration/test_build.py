@@ -195,6 +195,17 @@ def test_a_suite_of_its_own_is_compared_and_named(options: CalibrationOptions, t
     assert "no overlap" in render_audit(made.audit)
 
 
+@pytest.mark.parametrize("allowed", ["get_weather", "the suite"])
+def test_a_function_or_a_suite_that_is_allowed_by_name_may_be_shared_and_no_audit_denies_it(
+    options: CalibrationOptions, tmp_path: Path, allowed: str
+) -> None:
+    path = written(tmp_path / "mine.jsonl", [call_record("other", "Nowhere at all")])
+    shared = changed(options, suites=(str(path), "no-call"))
+    assert "'get_weather'" in refused(shared).message
+    name = str(path) if allowed == "the suite" else allowed
+    assert build(changed(shared, allow_contaminated=(name,)), TOKENIZER).audit.suites == ("no-call",)
+
+
 def test_mistakes_of_all_sources_are_told_at_once(options: CalibrationOptions, tmp_path: Path) -> None:
     bad = written(tmp_path / "bad.jsonl", [{"id": "x"}])
     twice = written(tmp_path / "twice.jsonl", [chat_record("chat-0")])

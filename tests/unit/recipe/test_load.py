@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lf_export.calibration.variants import parse_variant
 from lf_export.errors import InputError
 from lf_export.recipe import GgufTarget, GptqTarget, load_recipe
 from lf_export.shipped import shipped
@@ -78,6 +79,19 @@ def test_mistakes_about_servers_are_found_with_their_lines(tmp_path: Path) -> No
     assert "bench.endpoints.merged.api_key: unknown key; did you mean 'api_key_env'?" in found
     assert "gate.enforce[1]: no artifact is named 'zz', expected one of: four, file, a, four, merged" in found
     assert "gate.enforce[0]" not in found
+
+
+@pytest.mark.parametrize("name", ["masked", "distractors:1", "distractors:64", "distractors:65", "distractors:0", "x"])
+def test_a_recipe_takes_the_variants_that_bench_knows(tmp_path: Path, name: str) -> None:
+    path = _recipe(tmp_path, GOOD + f"bench: {{variants: ['{name}'], allow_contaminated: [get_weather]}}\n")
+    try:
+        known = parse_variant(name)
+    except InputError:
+        assert len(_mistakes(path)) == 1
+    else:
+        bench = load_recipe(path).bench
+        assert bench is not None
+        assert bench.variants == [str(known)]
 
 
 def test_a_size_of_memory_is_checked(tmp_path: Path) -> None:

@@ -29,6 +29,15 @@ def test_a_pass_is_a_case_without_children_but_its_wrong_items(report: Report) -
     assert "c-1 (single): nested at body.title" in (case.findtext("system-out") or "")
 
 
+def test_a_variant_that_is_wrong_is_not_among_the_lost_items(report: Report) -> None:
+    raw = report.artifacts[0].raw.model_dump()
+    masked = {**raw["items"][0], "id": "c-1~masked", "variant": "masked"}
+    other = changed(report, raw={**raw, "items": [*raw["items"], masked]})
+    told = cases(other)[f"{other.artifacts[0].name} strict_call"].findtext("system-out") or ""
+    assert "c-1 (single)" in told
+    assert "masked" not in told
+
+
 @pytest.mark.parametrize("verdict", ["FAIL", "INCONCLUSIVE"])
 @pytest.mark.parametrize(("enforced", "tag"), [(True, "failure"), (False, "skipped")])
 def test_what_stops_a_release_is_a_failure_and_advice_is_skipped(

@@ -76,6 +76,16 @@ def test_a_run_that_lost_a_fifth_fails_and_names_every_flip() -> None:
     assert found.text().endswith("verdict: FAIL")
 
 
+def test_variants_of_the_suites_are_no_part_of_the_gate() -> None:
+    before, after = report(), report()
+    value = after.model_dump()
+    items = value["artifacts"][0]["raw"]["items"]
+    items += [{**item("calls", 500 + at, correct=False), "variant": "masked"} for at in range(50)]
+    found = compare_reports(before, Report.model_validate(value))
+    assert all(pair.items == 200 for pair in found.pairs)
+    assert found.verdict == Verdict.PASS
+
+
 def test_few_items_are_inconclusive() -> None:
     assert compare_reports(report(items=20), report([1], items=20)).verdict is Verdict.INCONCLUSIVE
 

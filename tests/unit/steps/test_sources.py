@@ -6,7 +6,7 @@ import pytest
 
 from lf_export.errors import InputError, MissingError, StepError
 from lf_export.recipe import BaseSource
-from lf_export.steps.sources import base_path, data_path, shown_path
+from lf_export.steps.sources import base_path, data_path, shown_path, suite_fingerprint, suite_source
 
 
 def _script(folder: Path, body: str) -> BaseSource:
@@ -67,3 +67,23 @@ def test_a_report_names_a_file_alike_on_every_machine(tmp_path: Path) -> None:
     assert shown_path("shipped:suites/calls.jsonl") == "shipped:suites/calls.jsonl"
     assert shown_path(data_path("shipped:suites/calls.jsonl")) == "shipped:suites/calls.jsonl"
     assert shown_path(tmp_path / "mine.jsonl") == "mine.jsonl"
+
+
+def test_a_suite_is_a_file_the_leaderboards_data_or_a_dataset_of_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "bfcl.whl").write_bytes(b"x")
+    (tmp_path / "mine.jsonl").write_text("{}", encoding="utf-8")
+    assert suite_source("bfcl:bfcl.whl", tmp_path) == f"bfcl:{tmp_path / 'bfcl.whl'}"
+    assert suite_source("mine.jsonl", tmp_path) == str(tmp_path / "mine.jsonl")
+    assert suite_source("hf:owner/name:test", tmp_path) == "hf:owner/name:test"
+    with pytest.raises(InputError, match=r"none\.whl: no such file or folder"):
+        suite_source("bfcl:none.whl", tmp_path)
+
+
+def test_a_suite_is_told_apart_by_its_files_and_shown_without_folders(tmp_path: Path) -> None:
+    source = f"bfcl:{tmp_path / 'bfcl.whl'}"
+    (tmp_path / "bfcl.whl").write_bytes(b"x")
+    before = suite_fingerprint(source)
+    (tmp_path / "bfcl.whl").write_bytes(b"longer")
+    assert suite_fingerprint(source) != before
+    assert suite_fingerprint("hf:owner/name") == ["hf:owner/name"]
+    assert [shown_path(text) for text in (source, "hf:owner/name")] == ["bfcl:bfcl.whl", "hf:owner/name"]
