@@ -61,6 +61,11 @@ def test_lists_of_objects_are_compared_in_order() -> None:
     assert not right(people, [{"name": "bo"}])
 
 
+def test_a_table_after_what_may_be_left_out_is_looked_at() -> None:
+    assert right(wanted("dict", "", {"k": ["v", ""]}), {})
+    assert not right(wanted("dict", "", {"k": ["v"]}), {})
+
+
 def test_an_argument_may_be_left_out_only_where_the_answer_says_so() -> None:
     assert bfcl_call(Call("f", {}), wanted("string", "a", "", required=False))
     assert not bfcl_call(Call("f", {}), wanted("string", "a", required=False))
