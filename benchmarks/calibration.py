@@ -191,7 +191,7 @@ def answers(folder: Path, count: int, threads: int, model: Path) -> dict[str, li
 
     from lf_export.calibration.suites import load_suite, stratified
     from lf_export.functions.dialects import dialect_for
-    from lf_export.metrics.calls import judge as judged
+    from lf_export.metrics.calls import judge_item
     from lf_export.steps.prompts import grouped, prepare
 
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
@@ -207,7 +207,7 @@ def answers(folder: Path, count: int, threads: int, model: Path) -> dict[str, li
             for prompt, each in zip(groups[number].prompts, made, strict=True):
                 item = prompt.item
                 answer = dialect.parse(each.text)
-                marks[item.id] = judged(answer, item.expected.calls, item.functions, each.ids, session.eos_ids).exact
+                marks[item.id] = judge_item(answer, item, each.ids, session.eos_ids).exact
     session.close()
     return {suite: [marks[key] for key in sorted(marks)] for suite, marks in found.items()}
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lf_export.calibration.suites import EvalItem
 from lf_export.functions.answers import Answer, Call
 from lf_export.functions.compare import compare
 from lf_export.functions.issues import CallIssue
@@ -85,6 +86,11 @@ def judge(
         arguments_right=outcome.arguments_right,
         schema_error=outcome.schema_error,
     )
+
+
+def judge_item(answer: Answer, item: EvalItem, ids: Sequence[int], ends: frozenset[int]) -> JudgedAnswer:
+    """Judge the parsed answer to an item by all that the item says of what is right."""
+    return judge(answer, item.expected.calls, item.functions, ids, ends, possible=item.possible, ordered=item.ordered)
 
 
 def is_loop(ids: Sequence[int]) -> bool:

@@ -167,6 +167,7 @@ def _results(artifact: ArtifactReport, report: Report) -> list[str]:
         lines += [f"**{gate.verdict}** {how}.", ""]
         lines += [f"- {clean(problem)}" for problem in gate.problems]
         lines += [f"- {endpoint.name}: {endpoint.verdict}, {clean(endpoint.reason)}" for endpoint in gate.endpoints]
+        lines += [f"- limit: {limit.verdict}, {clean(limit.reason)}" for limit in gate.limits]
         lines += [""]
     both = (artifact, report.baseline)
     rows = [[label, *(value(each) for each in both)] for label, value in _FIGURES]

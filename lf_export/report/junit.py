@@ -62,8 +62,7 @@ def _case(artifact: ArtifactReport, name: str, verdict: str, reason: str) -> ET.
 def _lost(artifact: ArtifactReport, endpoint: EndpointResult) -> str:
     """The items that are wrong, for whoever opens the case."""
     suite = "calls" if endpoint.name == "strict_call" else "no_call"
-    items = [item for item in artifact.raw.items if item.suite == suite and not item.variant]
-    wrong = [item for item in items if not item.correct]
+    wrong = [item for item in artifact.own_items if item.suite == suite and not item.correct]
     head = f"{endpoint.n} items, {endpoint.lost} lost and {endpoint.gained} gained against the baseline"
     lines = [f"{item.id} ({item.category}): {_what(item)}" for item in wrong]
     return "\n".join([head, "wrong answers:", *lines]) if wrong else head

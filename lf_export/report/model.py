@@ -314,6 +314,11 @@ class ArtifactReport(_Part):
     notes: list[str] = Field(default_factory=list)
     raw: RawValues = RawValues()
 
+    @property
+    def own_items(self) -> list[ItemResult]:
+        """The outcomes of the suites' own items; their variants are no part of the gate."""
+        return [item for item in self.raw.items if not item.variant]
+
 
 class Report(_Part):
     """A whole bench run: what ran, on what, and the verdict on each artifact against the baseline."""

@@ -1,5 +1,7 @@
 """The summary that ends a run in a terminal."""
 
+from collections.abc import Callable
+
 from lf_export.report import accuracy, cells
 from lf_export.report.model import ArtifactReport, Report
 from lf_export.report.serving import limits_text, serving_rows
@@ -32,14 +34,14 @@ def render_table(report: Report) -> str:
     return "\n".join(lines)
 
 
-def reasons(artifact: ArtifactReport) -> list[str]:
-    """Why the verdict is what it is: broken floors first, then each endpoint."""
+def reasons(artifact: ArtifactReport, called: Callable[[str], str] = str) -> list[str]:
+    """Why the verdict is what it is: broken floors first, then each endpoint, as `called` calls it, and each limit."""
     if artifact.gate is None:
         return []
     return [
         *_control(artifact),
         *artifact.gate.problems,
-        *(f"{endpoint.name} {endpoint.verdict}: {endpoint.reason}" for endpoint in artifact.gate.endpoints),
+        *(f"{called(endpoint.name)} {endpoint.verdict}: {endpoint.reason}" for endpoint in artifact.gate.endpoints),
         *(f"limit {limit.verdict}: {limit.reason}" for limit in artifact.gate.limits),
     ]
 

@@ -152,8 +152,7 @@ def _pair(before: ArtifactReport, after: ArtifactReport, margin: float, alpha: f
 
 
 def _items(artifact: ArtifactReport) -> dict[_Key, ItemResult]:
-    """The suites' own items; their variants are no part of the gate."""
-    return {(item.suite, item.id): item for item in artifact.raw.items if not item.variant}
+    return {(item.suite, item.id): item for item in artifact.own_items}
 
 
 def _flips(

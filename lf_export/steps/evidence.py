@@ -88,11 +88,11 @@ def _layers(linears: Mapping[str, Mapping[str, Any]], plain: str) -> Iterator[La
 
 
 def _flipped(baseline: ArtifactReport, artifacts: Sequence[ArtifactReport]) -> set[str]:
-    right = {item.id: item.correct for item in baseline.raw.items}
+    right = {item.id: item.correct for item in baseline.own_items}
     return {
         item.id
         for artifact in artifacts
-        for item in artifact.raw.items
+        for item in artifact.own_items
         if right.get(item.id, item.correct) != item.correct
     }
 

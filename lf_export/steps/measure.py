@@ -12,7 +12,7 @@ from lf_export.checkpoint.gguf_parts import parts_of
 from lf_export.errors import ExportError, StepError
 from lf_export.functions.dialects import Dialect
 from lf_export.metrics import fidelity
-from lf_export.metrics.calls import JudgedAnswer, judge
+from lf_export.metrics.calls import JudgedAnswer, judge_item
 from lf_export.metrics.fidelity_top import TopFidelity
 from lf_export.metrics.latency import Latency, gaps
 from lf_export.metrics.latency import measure as measure_latency
@@ -168,15 +168,8 @@ def _answers(session: ChildSession, workload: Workload, dialect: Dialect, found:
     for number, answered in session.generate_groups(asked, workload.max_new_tokens):
         for prompt, generation in zip(workload.groups[number].prompts, answered, strict=True):
             item = prompt.item
-            found.answers[item.id] = judge(
-                dialect.parse(generation.text),
-                item.expected.calls,
-                item.functions,
-                generation.ids,
-                session.eos_ids,
-                possible=item.possible,
-                ordered=item.ordered,
-            )
+            answer = dialect.parse(generation.text)
+            found.answers[item.id] = judge_item(answer, item, generation.ids, session.eos_ids)
             advance(1, item.id)
 
 

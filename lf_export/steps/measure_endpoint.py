@@ -11,7 +11,7 @@ import numpy as np
 
 from lf_export.errors import ExportError, StepError
 from lf_export.functions.dialects import Dialect
-from lf_export.metrics.calls import judge
+from lf_export.metrics.calls import judge_item
 from lf_export.metrics.fidelity_top import compare_top
 from lf_export.metrics.latency import gaps
 from lf_export.metrics.latency import measure as measure_latency
@@ -172,9 +172,7 @@ def _answers(asking: _Asking) -> None:
         answer = served(reply, asking.dialect, asking.tokenizer, asking.ends, chat=asking.chat)
         untranslated += answer.untranslated
         item = prompt.item
-        asking.found.answers[item.id] = judge(
-            answer.answer, item.expected.calls, item.functions, answer.ids, asking.ends
-        )
+        asking.found.answers[item.id] = judge_item(answer.answer, item, answer.ids, asking.ends)
         asking.advance(1, item.id)
     if untranslated:
         asking.found.notes.append(

@@ -103,17 +103,17 @@ def browser(report: Report, room: int) -> Browser:
 def error_counts(artifact: ArtifactReport) -> dict[str, Counter[str]]:
     """Items by kind of error and by category, both suites together; an item with two kinds counts under both."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
-    for item in artifact.raw.items:
+    for item in artifact.own_items:
         for kind in item.errors:
             found[kind][item.category] += 1
     return found
 
 
 def _flipped(report: Report) -> dict[Key, list[Change]]:
-    base = {(item.suite, item.id): item for item in report.baseline.raw.items}
+    base = {(item.suite, item.id): item for item in report.baseline.own_items}
     found: dict[Key, list[Change]] = defaultdict(list)
     for artifact in report.artifacts:
-        for item in artifact.raw.items:
+        for item in artifact.own_items:
             before = base.get((item.suite, item.id))
             if before is not None and before.correct != item.correct:
                 found[item.suite, item.id].append((artifact.name, before, item))

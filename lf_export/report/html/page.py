@@ -18,6 +18,7 @@ from lf_export.report.html.signs import SIGNS, endpoint_name, verdict_of
 from lf_export.report.html.tradeoffs import trade_offs
 from lf_export.report.model import ArtifactReport, Report
 from lf_export.report.places import public
+from lf_export.report.table import reasons
 
 MOST_BYTES = 5_000_000
 # What is left for everything but drawings and items: tables, style, script.
@@ -78,6 +79,7 @@ def to_html(report: Report) -> str:
         nothing=cells.NOTHING,
         endpoint_name=endpoint_name,
         summary=_summary(report),
+        reasons=lambda artifact: reasons(artifact, endpoint_name),
         classes=[each for each in _CLASSES if any(each in artifact.fidelity for artifact in report.artifacts)],
         worst_first=sorted(report.artifacts, key=_rank),
         svg=lambda chart: Markup(chart.svg),  # noqa: S704 - drawn here, its texts escaped
@@ -101,6 +103,12 @@ def _kl(value: float | None) -> str:
 
 
 def _summary(report: Report) -> str:
+    odd = [artifact.name for artifact in report.artifacts if artifact.control and not artifact.control.met]
+    controls = f" Nothing passes: {', '.join(odd)} did not come out as known." if odd else ""
+    return _enforced(report) + controls
+
+
+def _enforced(report: Report) -> str:
     enforced = [artifact for artifact in report.artifacts if artifact.enforced]
     if not enforced:
         return "No artifact decides this verdict: all are advisory."
@@ -127,7 +135,7 @@ def _matrix(report: Report, artifact: ArtifactReport) -> Matrix:
     before, after = error_counts(report.baseline), error_counts(artifact)
     categories = list(
         dict.fromkeys(
-            item.category for item in sorted(artifact.raw.items, key=lambda item: (item.suite, item.category))
+            item.category for item in sorted(artifact.own_items, key=lambda item: (item.suite, item.category))
         )
     )
     kinds = [name for name, _, _ in _totals(report, artifact)]
@@ -135,7 +143,7 @@ def _matrix(report: Report, artifact: ArtifactReport) -> Matrix:
     wrong = []
     for each in categories:
         counts = tuple(
-            sum(not item.correct for item in one.raw.items if item.category == each)
+            sum(not item.correct for item in one.own_items if item.category == each)
             for one in (report.baseline, artifact)
         )
         wrong.append((counts[0], counts[1]))

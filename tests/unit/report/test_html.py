@@ -10,6 +10,7 @@ from flipped_report import HOSTILE, PLACE, flipped_report
 from lf_export.report import Report, to_html, write_html
 from lf_export.report.html.differences import compared, laid_out
 from lf_export.report.html.page import MOST_BYTES
+from lf_export.report.model import ArtifactReport, ControlResult, LimitResult
 
 
 class Seen(HTMLParser):
@@ -128,3 +129,44 @@ def test_what_differs_is_marked_in_both_answers_and_nothing_else() -> None:
 def test_answers_of_different_nature_are_not_marked_all_over() -> None:
     pieces = compared('{"name": "f"}', "I cannot do that here, since no function serves it.")
     assert not any(piece.changed for side in pieces for piece in side)
+
+
+def test_variants_are_no_part_of_the_flips_and_errors(page: str) -> None:
+    plain = flipped_report()
+
+    def varied(part: ArtifactReport, *, right: bool) -> ArtifactReport:
+        more = [
+            item.model_copy(update={"id": f"{item.id}~masked", "variant": "masked", "correct": right})
+            for item in part.raw.items
+        ]
+        return part.model_copy(update={"raw": part.raw.model_copy(update={"items": [*part.raw.items, *more]})})
+
+    report = plain.model_copy(
+        update={
+            "baseline": varied(plain.baseline, right=True),
+            "artifacts": [varied(part, right=False) for part in plain.artifacts],
+        }
+    )
+    assert to_html(report) == page
+
+
+def test_limits_and_controls_say_why_nothing_passes() -> None:
+    plain = flipped_report()
+    first, second, *rest = plain.artifacts
+    assert first.gate is not None
+    limit = LimitResult(
+        name="disk",
+        limit=0.25,
+        ratio=0.5,
+        lower=0.5,
+        upper=0.5,
+        verdict="FAIL",
+        reason="disk is 0.50 times the baseline's",
+    )
+    limited = first.model_copy(update={"gate": first.gate.model_copy(update={"limits": [limit]})})
+    control = second.model_copy(update={"control": ControlResult(expected="FAIL", met=False)})
+    text = Seen(to_html(plain.model_copy(update={"artifacts": [limited, control, *rest]}))).text
+    assert "limit FAIL: disk is 0.50 times the baseline's" in text
+    assert f"Nothing passes: {second.name} did not come out as known." in text
+    assert "control, expected is FAIL, which did NOT come out" in text
+    assert "Nothing passes" not in Seen(to_html(plain)).text
