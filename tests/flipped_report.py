@@ -9,6 +9,13 @@ HOSTILE = (
     '</pre></details>{{ 7 * 7 }} " \' & ]]> <svg onload="window.broken = 3">'
 )
 PLACE = "/home/somebody/secret/runs"
+MACHINE = {
+    "system": "Linux",
+    "processor": "A Processor",
+    "architecture": "x86_64",
+    "cores": 2,
+    "memory_bytes": 16_000_000_000,
+}
 KINDS = ("wrong_value", "missing_argument", "malformed", "unwanted_call")
 
 
@@ -47,13 +54,7 @@ def flipped_report(
             "suites": {"calls": suite, "no_call": suite, "chat": suite},
             "dialect": "chat-template",
             "threads": 2,
-            "machine": {
-                "system": "Linux",
-                "processor": "A Processor",
-                "architecture": "x86_64",
-                "cores": 2,
-                "memory_bytes": 16_000_000_000,
-            },
+            "machine": MACHINE,
             "versions": {"lf-export": "0.1.0", "torch": "2.13.0"},
             "baseline": _artifact("merged", base, 1.0, kl=None) | {"format": "hf", "runtime": "torch"},
             "artifacts": parts,

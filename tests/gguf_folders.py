@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from safetensors.numpy import save_file
 from walk_data import random_data
 
-from lf_export.checkpoint.index import open_checkpoint
+from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.formats.gguf import FORMAT, GgufOptions
 from lf_export.quant.moments import Moments
 from lf_export.walk.stream import walk
@@ -128,3 +129,15 @@ def write(model: Path, out: Path, *types: str, **options: Any) -> dict[str, Any]
     target = FORMAT.open(checkpoint, out, GgufOptions(types=types, **options), "abc")
     walk(checkpoint, random_data([40, 60, 50, 70] * 12), [target], dtype=torch.float32)
     return target.finish()
+
+
+def digests(
+    checkpoint: Checkpoint, out: Path, types: Sequence[str], views: Iterable[LayerView] | None
+) -> dict[str, str]:
+    """The digest of each type's file by llama.cpp's own rounding, with an importance matrix where there are views."""
+    options = GgufOptions(types=tuple(types), method="rtn" if views is None else "imatrix", name="m")
+    target = FORMAT.open(checkpoint, out, options, "digest")
+    for view in views or ():
+        target.layer(view)
+    target.finish()
+    return {name: digest(out / f"m-{name}.gguf") for name in types}

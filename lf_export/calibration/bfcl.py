@@ -105,7 +105,7 @@ def _files(source: Path) -> dict[str, Callable[[], bytes]]:
         root = next(
             (each for each in (source / _DATA, source / "data", source) if any(each.glob("BFCL_*.json"))), source
         )
-        return {path.relative_to(root).as_posix(): _reader(path) for path in sorted(root.rglob("BFCL_*.json"))}
+        return {path.relative_to(root).as_posix(): path.read_bytes for path in sorted(root.rglob("BFCL_*.json"))}
     if not source.exists():
         raise MissingError(f"{source}: no such file or folder", "pip download --no-deps bfcl-eval")
     try:
@@ -115,10 +115,6 @@ def _files(source: Path) -> dict[str, Callable[[], bytes]]:
     except (zipfile.BadZipFile, OSError) as error:
         raise InputError(f"{source}: expected a wheel or a folder: {error}") from error
     return {name.removeprefix(_DATA): _member(source, name) for name in names if name not in large}
-
-
-def _reader(path: Path) -> Callable[[], bytes]:
-    return path.read_bytes
 
 
 def _member(source: Path, name: str) -> Callable[[], bytes]:

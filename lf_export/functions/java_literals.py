@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lf_export.functions.answers import dumps
+from lf_export.functions.values import number_or_text
 
 _WHOLE = re.compile(r"-?\d+\n?")
 _LONG = re.compile(r"(-?\d+)[lL]\n?")
@@ -89,12 +90,7 @@ def untyped_java(text: str) -> Any:
         return int(found[1])
     if found := _FLOAT.fullmatch(text):
         return float(found[1])
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
+    return number_or_text(text)
 
 
 def write_java(value: Any, kind: str, items: str | None = None) -> str:

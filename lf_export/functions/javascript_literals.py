@@ -11,6 +11,8 @@ import json
 import re
 from typing import Any
 
+from lf_export.functions.values import number_or_text
+
 _WHOLE = re.compile(r"-?\d+\n?")
 _DECIMAL = re.compile(r"-?\d+(?:\.\d+)?\n?")
 _BIG = re.compile(r"(-?\d+)n")
@@ -70,12 +72,7 @@ def untyped_javascript(text: str) -> Any:
         return text == "true"
     if _quoted(text):
         return text[1:-1]
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
+    return number_or_text(text)
 
 
 def write_javascript(value: Any, kind: str) -> str:

@@ -19,7 +19,7 @@ from lf_export.errors import InputError
 from lf_export.functions.answers import Call
 from lf_export.functions.bounds import MAX_DEPTH, MAX_NODES, MAX_STEPS
 from lf_export.functions.spec import FunctionSpec, resolved
-from lf_export.functions.validate import TYPE_ALIASES
+from lf_export.functions.validate import types_of
 from lf_export.functions.values import json_equal
 
 UNKNOWN_FUNCTION = "unknown_function"
@@ -115,7 +115,7 @@ class _Builder:
             return Any
         if isinstance(reference := schema.get("$ref"), str):
             return Annotated[Any, AfterValidator(self._by_reference(reference))]
-        kinds = [self._kind(name, schema, depth) for name in _types(schema)]
+        kinds = [self._kind(name, schema, depth) for name in types_of(schema)]
         if schema.get("nullable") is True and kinds:
             kinds.append(None)
         checks: list[_Check] = [_bounds_of(schema)]
@@ -196,12 +196,6 @@ def _union(kinds: Sequence[Any]) -> Any:
     if get_origin(made) is Union:  # equal kinds are one
         made = Annotated[made, Field(union_mode="left_to_right")]
     return made if len(rest) == len(kinds) else Union[made, None]  # noqa: UP007 - the same
-
-
-def _types(schema: Mapping[str, Any]) -> list[str]:
-    kind = schema.get("type")
-    names = kind if isinstance(kind, list) else [kind]
-    return [TYPE_ALIASES.get(name, name) for name in names if isinstance(name, str)]
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -33,7 +33,7 @@ ErrorKind = Literal[
 """What can be wrong with an answer; the last two come beside others."""
 
 # Names of types beside JSON Schema's own, as the `llama_functions` rows and BFCL write them.
-TYPE_ALIASES = {
+_ALIASES = {
     "float": "number",
     "double": "number",
     "int": "integer",
@@ -122,7 +122,7 @@ class _Check:
             return [_error("extra_argument", path, "is not allowed")] if schema is False else []
         if value is None and schema.get("nullable") is True:
             return []
-        types = _types(schema)
+        types = types_of(schema)
         if types and not any(_TYPES.get(name, _anything)(value) for name in types):
             return [_error("wrong_type", path, f"is {_type_of(value)}, expected {' or '.join(types)}")]
         choices = [schema["const"]] if "const" in schema else schema.get("enum")
@@ -147,10 +147,11 @@ class _Check:
         return errors
 
 
-def _types(schema: Mapping[str, Any]) -> list[str]:
+def types_of(schema: Mapping[str, Any]) -> list[str]:
+    """The types that a schema names, by JSON Schema's own names."""
     kind = schema.get("type")
     names = kind if isinstance(kind, list) else [kind]
-    return [TYPE_ALIASES.get(name, name) for name in names if isinstance(name, str)]
+    return [_ALIASES.get(name, name) for name in names if isinstance(name, str)]
 
 
 def _listed(value: Any) -> Sequence[Any]:

@@ -1,4 +1,4 @@
-"""When two JSON values are the same."""
+"""JSON values: when two are the same, and a number out of text."""
 
 import unicodedata
 from collections.abc import Mapping
@@ -21,3 +21,13 @@ def json_equal(first: Any, second: Any) -> bool:
     if isinstance(first, list | tuple) and isinstance(second, list | tuple):
         return len(first) == len(second) and all(map(json_equal, first, second))
     return first is None and second is None
+
+
+def number_or_text(text: str) -> int | float | str:
+    """The number that Python reads in `text`, an integer before a float; the text itself where it reads none."""
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text

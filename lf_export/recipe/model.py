@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_serializer, model_validator
 
 from lf_export.errors import InputError
+from lf_export.metrics.limits import LimitName
 from lf_export.runtimes.endpoint_settings import Api, Endpoint, checked_url
 from lf_export.walk.budget import parse_size
 
@@ -346,7 +347,7 @@ class GateRecipe(_Strict):
     baseline_floor: float = Field(
         0.25, ge=0, le=1, description="Where the merged model is right less often than this, nothing can pass."
     )
-    limits: dict[Literal["ttft", "tpot", "disk", "memory", "load"], Annotated[float, Field(gt=0)]] = Field(
+    limits: dict[LimitName, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict,
         description="The largest ratio to the merged model that is accepted: time to the first token, time a token "
         "after it, bytes on disk, peak memory, load time. Over it is FAIL, not measured INCONCLUSIVE.",

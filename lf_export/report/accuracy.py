@@ -1,5 +1,7 @@
 """The tables of right and wrong answers on the report's page."""
 
+from collections.abc import Mapping
+
 from lf_export.report import cells
 from lf_export.report.model import ArtifactReport, CallMetrics, Report, VariantMetrics
 
@@ -8,14 +10,14 @@ _NO_CALL = "no call"
 
 def calls_and_abstention(report: Report) -> list[str]:
     """Both scores, arguments and schema validity, and what was answered where no call is expected."""
-    if not any(artifact.calls or artifact.no_call for artifact in _all(report)):
+    if not any(artifact.calls or artifact.no_call for artifact in report.everyone):
         return []
     head = (
         "artifact", "items", "exact calls", "BFCL", "right names", "right arguments", "95 %", "schema-valid",
         "no-call items", "abstained", "BFCL", "called",
     )  # fmt: skip
     rows = []
-    for artifact in _all(report):
+    for artifact in report.everyone:
         calls, no_call = artifact.calls, artifact.no_call
         row = [artifact.name]
         if calls:
@@ -52,36 +54,39 @@ def _argument_cells(calls: CallMetrics) -> list[str]:
 
 def errors(report: Report) -> list[str]:
     """Items by kind of error."""
-    kinds = sorted({kind for artifact in _all(report) if artifact.calls for kind in artifact.calls.errors})
+    kinds = sorted({kind for artifact in report.everyone if artifact.calls for kind in artifact.calls.errors})
     if not kinds:
         return []
-    head = ["errors, items", *(artifact.name for artifact in _all(report))]
-    rows = [[kind, *(_error_count(artifact, kind) for artifact in _all(report))] for kind in kinds]
-    invalid = {kind: None for artifact in _all(report) if artifact.calls for kind in artifact.calls.schema_errors}
+    head = ["errors, items", *(artifact.name for artifact in report.everyone)]
+    rows = [
+        [kind, *(_count(each.calls.errors if each.calls else None, kind) for each in report.everyone)] for kind in kinds
+    ]
+    invalid = {kind: None for artifact in report.everyone if artifact.calls for kind in artifact.calls.schema_errors}
     rows += [
-        [f"Pydantic: {kind}", *(_invalid_count(artifact, kind) for artifact in _all(report))]
+        [
+            f"Pydantic: {kind}",
+            *(_count(each.calls.schema_errors if each.calls else None, kind) for each in report.everyone),
+        ]
         for kind in sorted(invalid)
     ]
     return ["## Errors by kind", "An item with two kinds of error counts under both.", cells.markdown_table(head, rows)]
 
 
-def _error_count(artifact: ArtifactReport, kind: str) -> str:
-    return str(artifact.calls.errors.get(kind, 0)) if artifact.calls else cells.NOTHING
-
-
-def _invalid_count(artifact: ArtifactReport, kind: str) -> str:
-    return str(artifact.calls.schema_errors.get(kind, 0)) if artifact.calls else cells.NOTHING
+def _count(counts: Mapping[str, int] | None, kind: str) -> str:
+    return cells.NOTHING if counts is None else str(counts.get(kind, 0))
 
 
 def categories(report: Report) -> list[str]:
     """Exact calls by the suite's own categories."""
-    found = {category: None for artifact in _all(report) if artifact.calls for category in artifact.calls.by_category}
+    found = {
+        category: None for artifact in report.everyone if artifact.calls for category in artifact.calls.by_category
+    }
     if not found:
         return []
-    head = ["exact calls", "items", *(artifact.name for artifact in _all(report))]
+    head = ["exact calls", "items", *(artifact.name for artifact in report.everyone)]
     rows = []
     for category in found:
-        counts = [artifact.calls.by_category.get(category) if artifact.calls else None for artifact in _all(report)]
+        counts = [artifact.calls.by_category.get(category) if artifact.calls else None for artifact in report.everyone]
         items = max(count.n for count in counts if count)
         rows.append([category, str(items), *(cells.rate(c.strict_exact, c.n) if c else cells.NOTHING for c in counts)])
     return ["## Exact calls by category", cells.markdown_table(head, rows)]
@@ -95,13 +100,14 @@ def slices(report: Report) -> list[str]:
 
 def slice_table(report: Report) -> tuple[list[str], list[list[str]]]:
     """Exact calls, and abstentions where no call is expected, by slice: head and rows."""
-    head = ["right, strict", "items", *(artifact.name for artifact in _all(report))]
-    found = {name: None for artifact in _all(report) if artifact.calls for name in artifact.calls.by_slice}
-    rows = [_slice_row(name, [_calls_slice(artifact, name) for artifact in _all(report)]) for name in found]
-    silent = {name: None for artifact in _all(report) if artifact.no_call for name in artifact.no_call.by_slice}
+    head = ["right, strict", "items", *(artifact.name for artifact in report.everyone)]
+    found = {name: None for artifact in report.everyone if artifact.calls for name in artifact.calls.by_slice}
+    rows = [_slice_row(name, [_calls_slice(artifact, name) for artifact in report.everyone]) for name in found]
+    silent = {name: None for artifact in report.everyone if artifact.no_call for name in artifact.no_call.by_slice}
     rows += [
         _slice_row(
-            name if name == _NO_CALL else f"{_NO_CALL}, {name}", [_no_call_slice(each, name) for each in _all(report)]
+            name if name == _NO_CALL else f"{_NO_CALL}, {name}",
+            [_no_call_slice(each, name) for each in report.everyone],
         )
         for name in silent
     ]
@@ -135,9 +141,9 @@ def variant_table(report: Report) -> tuple[tuple[str, ...], list[list[str]]]:
     """Head and rows by artifact and variant; no rows where no variant was asked for."""
     head = ("artifact", "items shown", "exact calls", "BFCL", "right arguments", "95 %", "abstained")
     rows: list[list[str]] = []
-    if not any(artifact.variants for artifact in _all(report)):
+    if not any(artifact.variants for artifact in report.everyone):
         return head, rows
-    for artifact in _all(report):
+    for artifact in report.everyone:
         shown = {"as they are": VariantMetrics(calls=artifact.calls, no_call=artifact.no_call), **artifact.variants}
         for index, (name, each) in enumerate(shown.items()):
             calls, silent = each.calls, each.no_call
@@ -154,7 +160,3 @@ def variant_table(report: Report) -> tuple[tuple[str, ...], list[list[str]]]:
                 ]
             )
     return head, rows
-
-
-def _all(report: Report) -> list[ArtifactReport]:
-    return [report.baseline, *report.artifacts]

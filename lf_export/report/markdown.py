@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 from lf_export.report import accuracy, cells
 from lf_export.report.model import ArtifactReport, Report, SuiteFacts
+from lf_export.report.parts import TOKEN_CLASSES
 from lf_export.report.serving import failures_text, limits_text, serving_rows, shown_rows
 from lf_export.report.table import NOT_REPRESENTATIVE, reasons, speed_mark
-
-_CLASSES = ("call", "name", "key", "value", "punct", "prose", "functions", "prompt")
 
 
 def to_markdown(report: Report) -> str:
@@ -27,10 +26,6 @@ def to_markdown(report: Report) -> str:
         _provenance(report),
     ]
     return "\n\n".join(block for section in sections for block in section) + "\n"
-
-
-def _all(report: Report) -> list[ArtifactReport]:
-    return [report.baseline, *report.artifacts]
 
 
 def _verdicts(report: Report) -> list[str]:
@@ -100,7 +95,7 @@ def _fidelity(report: Report) -> list[str]:
             cells.number(artifact.chat_perplexity, 4),
             cells.ratio(artifact.chat_perplexity, report.baseline.chat_perplexity),
         ]
-        for artifact in _all(report)
+        for artifact in report.everyone
         if artifact.chat_perplexity is not None
     ]
     shown = [
@@ -123,14 +118,15 @@ def _fidelity(report: Report) -> list[str]:
 
 
 def _class_order(name: str) -> tuple[int, str]:
-    return (_CLASSES.index(name) if name in _CLASSES else len(_CLASSES), name)
+    return (TOKEN_CLASSES.index(name) if name in TOKEN_CLASSES else len(TOKEN_CLASSES), name)
 
 
 def _speed(report: Report) -> list[str]:
     base = report.baseline
     head = ("artifact", "runtime", "TTFT p50 / p90 / p99", "TPOT p50 / p90 / p99", "prefill tok/s", "decode tok/s")
     rows = [
-        [artifact.name, artifact.runtime or cells.NOTHING, *_speed_cells(artifact, base)] for artifact in _all(report)
+        [artifact.name, artifact.runtime or cells.NOTHING, *_speed_cells(artifact, base)]
+        for artifact in report.everyone
     ]
     sizes = [
         [
@@ -140,13 +136,13 @@ def _speed(report: Report) -> list[str]:
             cells.size(artifact.disk_bytes),
             cells.ratio(artifact.disk_bytes, base.disk_bytes),
         ]
-        for artifact in _all(report)
+        for artifact in report.everyone
     ]
     blocks = ["## Speed and size"]
-    if any(artifact.latency for artifact in _all(report)):
+    if any(artifact.latency for artifact in report.everyone):
         blocks += ["Batch size 1; in brackets the multiple of the baseline.", cells.markdown_table(head, rows)]
     blocks.append(cells.markdown_table(("artifact", "load", "peak memory", "on disk", "of the baseline"), sizes))
-    if not all(artifact.representative for artifact in _all(report)):
+    if not all(artifact.representative for artifact in report.everyone):
         blocks.append(
             f"{NOT_REPRESENTATIVE} not representative for speed: this runtime judges answers, it does not serve them."
         )
@@ -154,7 +150,7 @@ def _speed(report: Report) -> list[str]:
 
 
 def _serving(report: Report) -> list[str]:
-    named = [(artifact.name, artifact.serving) for artifact in _all(report) if artifact.serving]
+    named = [(artifact.name, artifact.serving) for artifact in report.everyone if artifact.serving]
     if not named:
         return []
     blocks = ["## Under load", "\n".join(limits_text(named)), cells.markdown_table(*serving_rows(named))]
@@ -184,7 +180,7 @@ def _multiple(value: float | None, baseline: float | None) -> str:
 
 
 def _notes(report: Report) -> list[str]:
-    lines = [f"- {artifact.name}: {note}" for artifact in _all(report) for note in artifact.notes]
+    lines = [f"- {artifact.name}: {note}" for artifact in report.everyone for note in artifact.notes]
     return ["## Notes", "\n".join(lines)] if lines else []
 
 
@@ -219,6 +215,6 @@ def _provenance(report: Report) -> list[str]:
             cells.short(artifact.digest),
             cells.short(artifact.calibration_digest),
         ]
-        for artifact in _all(report)
+        for artifact in report.everyone
     ]
     return ["## What ran", "\n".join(facts), cells.markdown_table(head, rows)]

@@ -17,6 +17,7 @@ from lf_export.report.serving import ServingLevel, ShownFidelity
 _P = TypeVar("_P", bound=BaseModel)
 
 VerdictName = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+Expected = Literal["no flips", "PASS", "FAIL"]
 
 
 class Machine(_Part):
@@ -273,7 +274,7 @@ class GateResult(_Part):
 class ControlResult(_Part):
     """Of an artifact whose verdict was known beforehand."""
 
-    expected: Literal["no flips", "PASS", "FAIL"]
+    expected: Expected
     met: bool = Field(description="Whether that came out. Where it did not, the run passes nothing.")
 
 
@@ -339,9 +340,14 @@ class Report(_Part):
     artifacts: list[ArtifactReport]
     texts: Texts = Texts()
 
+    @property
+    def everyone(self) -> list[ArtifactReport]:
+        """The baseline, then the artifacts."""
+        return [self.baseline, *self.artifacts]
+
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        names = [self.baseline.name, *(artifact.name for artifact in self.artifacts)]
+        names = [artifact.name for artifact in self.everyone]
         if len(set(names)) != len(names):
             raise ValueError(f"two artifacts share a name: {', '.join(sorted(names))}")
         return self

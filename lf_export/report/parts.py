@@ -5,6 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+# Classes of tokens in the order of a report; `call` is all tokens inside a call.
+TOKEN_CLASSES = ("call", "name", "key", "value", "punct", "prose", "functions", "prompt")
+
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 

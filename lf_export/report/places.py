@@ -14,7 +14,7 @@ def public(report: Report) -> Callable[[Any], str]:
     """What takes folders out of a message: an artifact's becomes its name, of others the last part is left."""
     places = {
         place: artifact.name
-        for artifact in (report.baseline, *report.artifacts)
+        for artifact in report.everyone
         for place in (artifact.path, str(Path(artifact.path).absolute()) if artifact.path else "")
         if len(place) > 1
     }

@@ -26,7 +26,7 @@ def render_table(report: Report) -> str:
         lines += [cells.plain_table(*serving_rows(served)), *limits_text(served), ""]
     for artifact in report.artifacts:
         lines += [f"{artifact.name}: {reason}" for reason in reasons(artifact)]
-    if not all(each.representative for each in (report.baseline, *report.artifacts)):
+    if not all(each.representative for each in report.everyone):
         lines.append(f"{NOT_REPRESENTATIVE} not representative for speed")
     if not all(artifact.enforced for artifact in report.artifacts):
         lines.append(f"{ADVISORY} advisory: does not decide the exit status")

@@ -64,9 +64,7 @@ class EndpointSession:
         self.endpoint = endpoint
         self._http = Http(endpoint, api_key(endpoint), sleep)
         try:
-            began = time.perf_counter()
             self.offer: Offer = find_offer(self._http, endpoint, sample)
-            self.connect_seconds = time.perf_counter() - began
         except BaseException:
             self.close()
             raise

@@ -5,13 +5,12 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 from lf_export.errors import InputError, MissingError
 
 Api = Literal["auto", "completions", "chat"]
-APIS: tuple[str, ...] = get_args(Api)
 DEFAULT_KEY = "OPENAI_API_KEY"
 PREFIX = "endpoint:"
 

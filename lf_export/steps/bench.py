@@ -195,6 +195,7 @@ def _measure_all(
     logits = scratch / "logits"
     logits.mkdir()
     measured: dict[str, Measured] = {}
+    judged = {prompt.item.id for prompt in workload.prompts if not prompt.item.variant}
     for name, path in paths.items():
         with stage(f"bench {name}", workload.units, "items") as advance:
             if isinstance(path, ServedArtifact):
@@ -213,7 +214,6 @@ def _measure_all(
                     is_baseline=name == BASELINE,
                     advance=advance,
                 )
-        judged = {prompt.item.id for prompt in workload.prompts if not prompt.item.variant}
         if name != BASELINE and (problem := loops_more(measured[BASELINE], measured[name], judged)):
             measured[name].problems.append(problem)
         for problem in measured[name].problems:

@@ -37,7 +37,7 @@ def origin(model: Path, source: Mapping[str, Any] | None) -> dict[str, Any]:
         model: the folder that is quantized.
         source: its own manifest where it was merged by us.
     """
-    known = dict((source or {}).get("card") or {}) if source else inherited([model], [])
+    known = dict(source.get("card") or {}) if source else inherited([model], [])
     if "license" not in known:
         known |= _licence(model)
     return known

@@ -34,10 +34,13 @@ def check_contamination(
     names = set(allowed)
     problems: list[str] = []
     notes: dict[str, list[str]] = {}
-    for artifact, path in artifacts.items():
-        seen = calibrated_on(path)
-        for suite, items in suites.items():
-            functions = {schema_hash(spec): spec.name for item in items for spec in item.functions} if seen else {}
+    calibrated = {artifact: seen for artifact, path in artifacts.items() if (seen := calibrated_on(path))}
+    shown = {
+        suite: {schema_hash(spec): spec.name for item in items for spec in item.functions}
+        for suite, items in (suites if calibrated else {}).items()
+    }
+    for artifact, seen in calibrated.items():
+        for suite, functions in shown.items():
             shared = sorted(name for found, name in functions.items() if found in seen)
             refused = [] if suite in names else [name for name in shared if name not in names]
             problems += [

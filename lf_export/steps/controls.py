@@ -2,14 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from lf_export.checkpoint.index import open_checkpoint
 from lf_export.errors import InputError
 from lf_export.formats import FORMATS
-from lf_export.report.model import ArtifactReport, ControlResult
-
-Expected = Literal["no flips", "PASS", "FAIL"]
+from lf_export.report.model import ArtifactReport, ControlResult, Expected
 
 # The baseline against itself; 8 bits, which harm nothing; 2 bits without calibration, which harm everything.
 CONTROLS: Mapping[str, Expected] = {"control-self": "no flips", "control-q8_0": "PASS", "control-q2_k": "FAIL"}
@@ -22,15 +19,12 @@ def make_controls(baseline: Path, folder: Path, threads: int) -> dict[str, Path]
         InputError: the baseline's architecture has no GGUF.
         MissingError: the `gguf` extra is not installed.
     """
-    gguf = FORMATS["gguf"]
-    paths = {"control-self": baseline}
-    for kind in ("Q8_0", "Q2_K"):
-        name = f"control-{kind.lower()}"
-        (folder / name).mkdir(parents=True)
-        options = gguf.options.model_validate({"types": (kind,), "method": "rtn", "threads": threads, "name": name})
-        gguf.open(open_checkpoint(baseline), folder / name, options, "").finish()
-        (paths[name],) = (folder / name).glob("*.gguf")
-    return paths
+    gguf, types = FORMATS["gguf"], ("Q8_0", "Q2_K")
+    folder.mkdir()
+    options = gguf.options.model_validate({"types": types, "method": "rtn", "threads": threads, "name": "control"})
+    gguf.open(open_checkpoint(baseline), folder, options, "").finish()
+    files = {f"control-{kind.lower()}": folder / f"control-{kind}.gguf" for kind in types}
+    return {"control-self": baseline, **files}
 
 
 def check_names(artifacts: Mapping[str, object]) -> None:

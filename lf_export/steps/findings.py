@@ -8,7 +8,6 @@ import numpy as np
 
 from lf_export.calibration.slices import slices_of
 from lf_export.calibration.suites import EvalItem
-from lf_export.calibration.tokens import TokenClass
 from lf_export.metrics import fidelity
 from lf_export.metrics.gate import Verdict, judge_artifact, overall
 from lf_export.metrics.limits import Costs, checked_limits, judge_limits
@@ -32,9 +31,7 @@ from lf_export.steps.counts import call_metrics, no_call_metrics, variant_metric
 from lf_export.steps.evidence import layer_errors
 from lf_export.steps.findings_shown import shown_fidelity
 from lf_export.steps.measure import Measured
-from lf_export.steps.prompts import Prompt, call_tokens
-
-_CALL = "call"
+from lf_export.steps.prompts import Prompt, call_tokens, class_masks
 
 
 def artifact_report(
@@ -110,10 +107,8 @@ def _scheme(made: Mapping[str, Any]) -> str | None:
 def _fidelity(prompts: Sequence[Prompt], compared: Mapping[str, fidelity.TokenFidelity]) -> dict[str, Fidelity]:
     """By token class, and over all call tokens; the interval of the mean is over items, which are the clusters."""
     chosen = [prompt for prompt in prompts if prompt.item.id in compared]
-    masks = {token.name.lower(): [prompt.answer_classes == token for prompt in chosen] for token in TokenClass}
-    masks[_CALL] = [call_tokens(prompt.answer_classes) for prompt in chosen]
     found = {}
-    for name, wanted in masks.items():
+    for name, wanted in class_masks(chosen).items():
         parts = [
             fidelity.TokenFidelity(*(values[mask] for values in _columns(compared[prompt.item.id])))
             for prompt, mask in zip(chosen, wanted, strict=True)

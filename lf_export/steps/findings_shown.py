@@ -4,20 +4,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lf_export.calibration.tokens import TokenClass
 from lf_export.metrics.fidelity_top import TopFidelity, concatenate_top
 from lf_export.report.serving import ShownFidelity
 from lf_export.stats import cluster_bootstrap
-from lf_export.steps.prompts import Prompt, call_tokens
+from lf_export.steps.prompts import Prompt, class_masks
 
 
 def shown_fidelity(prompts: Sequence[Prompt], shown: Mapping[str, TopFidelity]) -> dict[str, ShownFidelity]:
     """By token class, and as `call` over all call tokens; the interval of the mean is over items."""
     chosen = [prompt for prompt in prompts if prompt.item.id in shown]
-    masks = {token.name.lower(): [prompt.answer_classes == token for prompt in chosen] for token in TokenClass}
-    masks["call"] = [call_tokens(prompt.answer_classes) for prompt in chosen]
     found = {}
-    for name, wanted in masks.items():
+    for name, wanted in class_masks(chosen).items():
         parts = [
             TopFidelity(each.kl_at_least[mask], each.same_top1[mask], each.margin[mask])
             for each, mask in zip((shown[prompt.item.id] for prompt in chosen), wanted, strict=True)

@@ -108,6 +108,12 @@ def call_tokens(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     return inside
 
 
+def class_masks(prompts: Sequence[Prompt]) -> dict[str, list[npt.NDArray[np.bool_]]]:
+    """For each token class, and as `call` for all call tokens: which tokens of each reference answer are of it."""
+    masks = {token.name.lower(): [prompt.answer_classes == token for prompt in prompts] for token in TokenClass}
+    return masks | {"call": [call_tokens(prompt.answer_classes) for prompt in prompts]}
+
+
 def _block(prompt: Prompt) -> str:
     return f"{prompt.item.block or ''}|{','.join(schema_hash(spec) for spec in prompt.item.functions)}"
 

@@ -1,8 +1,9 @@
 """`run`: a recipe from the base model to the verdict; what was finished before is not done again."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lf_export.recipe import Recipe, load_recipe
 from lf_export.steps import estimate
 from lf_export.steps.bench import BenchOptions, BenchOutcome, bench_artifacts, earlier_bench
 from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
+from lf_export.steps.controls import check_names
 from lf_export.steps.dequantize import dequantized
 from lf_export.steps.measure_endpoint import ServedArtifact
 from lf_export.steps.merge import MergeOptions, merge_model
@@ -179,12 +181,16 @@ def _inputs(path: Path, threads: int | None, memory: int | None, *, prepare: boo
     problems = [
         f"{path}: adapters[{n}]: {each}: no such folder" for n, each in enumerate(adapters) if not each.is_dir()
     ]
-    names = [*recipe.calibration.calls, *recipe.calibration.chat, *_judging(recipe)]
-    if recipe.bench is not None:
-        names.append(recipe.bench.chat.path)
-    for name in names:
+    checks: list[Callable[[], object]] = [
+        partial(data_path, name, folder) for name in (*recipe.calibration.calls, *recipe.calibration.chat)
+    ]
+    suites = [*_judging(recipe), *([recipe.bench.chat.path] if recipe.bench else [])]
+    checks += [partial(suite_source, name, folder) for name in suites]
+    if recipe.bench and recipe.gate.controls:
+        checks.append(partial(check_names, {**recipe.quantize, **recipe.bench.endpoints}))
+    for check in checks:
         try:
-            suite_source(name, folder)
+            check()
         except InputError as error:
             problems.append(f"{path}: {error.message}")
     if problems:

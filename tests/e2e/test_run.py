@@ -195,3 +195,15 @@ def test_a_recipe_with_an_average_of_bits_and_overrides_is_planned_made_and_kept
     turned = recipe(quantize={"mixed": mixed | {"overrides": dict(reversed(mixed["overrides"].items()))}}, bench=None)
     steps = json.loads(lf_export("run", turned, "--dry-run", "--json").out)["steps"]
     assert [step["done"] for step in steps if step["name"] == "mixed"] == [False]
+
+
+def test_a_plan_names_what_would_stop_the_bench_later(lf_export: Run, recipe: Callable[..., Path]) -> None:
+    named = {"control-self": {"format": "gguf", "type": "Q8_0"}}
+    assert lf_export("run", recipe(quantize=named), "--dry-run").status == 0
+    ended = lf_export("run", recipe(quantize=named, gate={"controls": True}), "--dry-run")
+    assert ended.status == 3
+    assert "'control-self', which is a control's name" in ended.err
+    calibration = {"calls": ["bfcl:calls.jsonl"], "chat": ["chat.jsonl"]}
+    ended = lf_export("run", recipe(calibration=calibration), "--dry-run")
+    assert ended.status == 3
+    assert "bfcl:calls.jsonl" in ended.err

@@ -26,14 +26,7 @@ def test_every_scheme_has_the_bytes_of_llama_quantize(tmp_path: Path, shape: str
     checkpoint = open_checkpoint(gguf_folders.arithmetic_folder(tmp_path / "model", shape))
     suffix = " imatrix" if imatrix else ""
     types = tuple(name for name in SCHEMES if f"{shape} {name}{suffix}" in DIGESTS)
-    target = FORMAT.open(
-        checkpoint, tmp_path, GgufOptions(types=types, method="imatrix" if imatrix else "rtn", name="m"), "digest"
-    )
-    if imatrix:
-        for view in gguf_folders.layer_views(checkpoint):
-            target.layer(view)
-    target.finish()
-    found = {name: gguf_folders.digest(tmp_path / f"m-{name}.gguf") for name in types}
+    found = gguf_folders.digests(checkpoint, tmp_path, types, gguf_folders.layer_views(checkpoint) if imatrix else None)
     assert found == {name: DIGESTS[f"{shape} {name}{suffix}"] for name in types}
     assert len(types) >= (23 if imatrix else 20)
 

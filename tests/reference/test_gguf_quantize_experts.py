@@ -9,7 +9,6 @@ import gguf_folders
 import pytest
 
 from lf_export.checkpoint.index import open_checkpoint
-from lf_export.formats.gguf import FORMAT, GgufOptions
 from lf_export.formats.gguf_arch import plan_tensors
 from lf_export.formats.gguf_plan import plan_file
 from lf_export.formats.gguf_types import SCHEMES
@@ -24,13 +23,8 @@ def test_files_of_experts_have_the_bytes_of_llama_quantize(tmp_path: Path, shape
     checkpoint = open_checkpoint(gguf_expert_folders.expert_folder(tmp_path / "model", shape))
     suffix = " imatrix" if imatrix else ""
     types = tuple(name for name in SCHEMES if f"{shape} {name}{suffix}" in DIGESTS)
-    options = GgufOptions(types=types, method="imatrix" if imatrix else "rtn", name="m")
-    target = FORMAT.open(checkpoint, tmp_path, options, "digest")
-    if imatrix:
-        for view in gguf_expert_folders.expert_views(checkpoint):
-            target.layer(view)
-    target.finish()
-    found = {name: gguf_folders.digest(tmp_path / f"m-{name}.gguf") for name in types}
+    views = gguf_expert_folders.expert_views(checkpoint) if imatrix else None
+    found = gguf_folders.digests(checkpoint, tmp_path, types, views)
     assert found == {name: DIGESTS[f"{shape} {name}{suffix}"] for name in types}
     assert len(types) == 10
 

@@ -16,11 +16,6 @@ _MOST_TICKS = 160
 POINT = {"type": "point", "size": 110, "strokeWidth": 2, "opacity": 1}
 
 
-def everyone(report: Report) -> list[ArtifactReport]:
-    """The baseline, then the artifacts."""
-    return [report.baseline, *report.artifacts]
-
-
 def losses(report: Report) -> Chart | None:
     """The loss of each endpoint with its bounds, and the margin."""
     margin = 100 * report.gate.margin
@@ -130,7 +125,7 @@ def _latency(
     report: Report, caption: str, key: str, values: Callable[[ArtifactReport], Sequence[float]]
 ) -> Chart | None:
     ticks, points = [], []
-    for artifact in everyone(report):
+    for artifact in report.everyone:
         if artifact.latency is None:
             continue
         mark = "" if artifact.representative else " †"

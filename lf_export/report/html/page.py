@@ -17,6 +17,7 @@ from lf_export.report.html.flips import browser, error_counts
 from lf_export.report.html.signs import SIGNS, endpoint_name, verdict_of
 from lf_export.report.html.tradeoffs import trade_offs
 from lf_export.report.model import ArtifactReport, Report
+from lf_export.report.parts import TOKEN_CLASSES
 from lf_export.report.places import public
 from lf_export.report.table import reasons
 
@@ -27,7 +28,6 @@ _FRAME = 500_000
 _HERE = Path(__file__).parent
 # What HTML cannot hold, escaped or not: control characters and lone surrogates.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_CLASSES = ("call", "name", "key", "value", "punct", "prose", "functions", "prompt")
 _RANKS = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
 
 
@@ -68,7 +68,7 @@ def to_html(report: Report) -> str:
     }
     page = environment.get_template("report.html.j2").render(
         report=report,
-        everyone=charts.everyone(report),
+        everyone=report.everyone,
         **drawings,
         matrices=[matrix for each in report.artifacts if (matrix := _matrix(report, each)).rows],
         browser=browser(report, room),
@@ -80,7 +80,7 @@ def to_html(report: Report) -> str:
         endpoint_name=endpoint_name,
         summary=_summary(report),
         reasons=lambda artifact: reasons(artifact, endpoint_name),
-        classes=[each for each in _CLASSES if any(each in artifact.fidelity for artifact in report.artifacts)],
+        classes=[each for each in TOKEN_CLASSES if any(each in artifact.fidelity for artifact in report.artifacts)],
         worst_first=sorted(report.artifacts, key=_rank),
         svg=lambda chart: Markup(chart.svg),  # noqa: S704 - drawn here, its texts escaped
         style=Markup(style),  # noqa: S704 - our own file

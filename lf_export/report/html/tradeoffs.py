@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lf_export.report import cells
-from lf_export.report.html.charts import POINT, WIDTH, everyone, looks
+from lf_export.report.html.charts import POINT, WIDTH, looks
 from lf_export.report.html.drawing import Chart, Layer, draw, layer, number, said
 from lf_export.report.html.labels import labels
 from lf_export.report.html.signs import BASELINE, look, verdict_of
@@ -18,7 +18,7 @@ Value = Callable[[ArtifactReport], float | None]
 
 def trade_offs(report: Report) -> list[Chart]:
     """Size and speed against damage: a point for each artifact, and the baseline."""
-    biggest = max((each.disk_bytes or 0 for each in everyone(report)), default=0)
+    biggest = max((each.disk_bytes or 0 for each in report.everyone), default=0)
     unit, scale = ("GB", 1e9) if biggest >= 1e9 else ("MB", 1e6)
     across: list[tuple[str, str, Value]] = [
         ("Size", f"size on disk, {unit}", lambda each: None if each.disk_bytes is None else each.disk_bytes / scale),
@@ -33,7 +33,7 @@ def trade_offs(report: Report) -> list[Chart]:
         for other, y_title, y_of in up:
             rows = [
                 _trade_row(each, float(x), float(y), hollow=short == "Speed" and not each.representative)
-                for each in everyone(report)
+                for each in report.everyone
                 if (x := x_of(each)) is not None and (y := y_of(each)) is not None
             ]
             if len(rows) > 1:

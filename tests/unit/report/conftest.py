@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from flipped_report import MACHINE
 
 from lf_export.report import ArtifactReport, Report
 
@@ -132,13 +133,7 @@ def report() -> Report:
             "suites": {"calls": suite, "no_call": suite | {"path": "shipped:suites/no-call.jsonl"}},
             "dialect": "chat-template",
             "threads": 2,
-            "machine": {
-                "system": "Linux",
-                "processor": "A Processor",
-                "architecture": "x86_64",
-                "cores": 2,
-                "memory_bytes": 16_000_000_000,
-            },
+            "machine": MACHINE,
             "versions": {"lf-export": "0.1.0", "torch": "2.13.0"},
             "baseline": artifact(
                 "merged",
