@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lf_export.allocator import return_large_blocks
 from lf_export.calibration.build import CalibrationSet
 from lf_export.checkpoint.carry import copy_licences
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
@@ -199,7 +198,6 @@ def quantize_targets(
     import torch  # noqa: PLC0415 - its threads are set here
 
     torch.set_num_threads(threads)
-    return_large_blocks()
     journal = RunJournal(_identity(checkpoint, targets, calibration, threads), num_layers(checkpoint.config))
     with ExitStack() as stack:
         stack.enter_context(interruptible())
