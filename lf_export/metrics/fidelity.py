@@ -18,12 +18,14 @@ class TokenFidelity:
         same_top1: whether both prefer the same token.
         margin: the artifact's log-probability of the baseline's preferred token, less that of the best other token,
             in nats; negative where the preference flipped.
+        baseline_margin: the baseline's own log-probability of that token, less that of its best other one, in nats.
         nll: the artifact's negative log-likelihood of the reference token, in nats.
     """
 
     kl: Floats
     same_top1: npt.NDArray[np.bool_]
     margin: Floats
+    baseline_margin: Floats
     nll: Floats
 
 
@@ -46,14 +48,22 @@ def compare_logits(
     q = log_softmax(artifact[:, :width])
     rows = np.arange(len(reference))
     top = p.argmax(axis=-1)
-    others = q.copy()
-    others[rows, top] = -np.inf
     return TokenFidelity(
         kl=np.maximum((np.exp(p, dtype=np.float64) * (p.astype(np.float64) - q)).sum(axis=-1), 0.0),
         same_top1=q.argmax(axis=-1) == top,
-        margin=q[rows, top].astype(np.float64) - others.max(axis=-1),
+        margin=_lead(q, top),
+        baseline_margin=_lead(p, top),
         nll=-q[rows, np.asarray(reference, dtype=np.int64)].astype(np.float64),
     )
+
+
+def _lead(log_probabilities: npt.NDArray[np.float32], chosen: npt.NDArray[np.intp]) -> Floats:
+    """How far each row's chosen column is above its best other one."""
+    rows = np.arange(len(chosen))
+    others = log_probabilities.copy()
+    others[rows, chosen] = -np.inf
+    lead: Floats = log_probabilities[rows, chosen].astype(np.float64) - others.max(axis=-1)
+    return lead
 
 
 def nll(logits: npt.NDArray[np.float32], reference: Sequence[int]) -> Floats:
@@ -67,11 +77,12 @@ def concatenate(parts: Sequence[TokenFidelity]) -> TokenFidelity:
     """The tokens of several answers as one."""
     if not parts:
         empty = np.empty(0, np.float64)
-        return TokenFidelity(empty, np.empty(0, np.bool_), empty, empty)
+        return TokenFidelity(empty, np.empty(0, np.bool_), empty, empty, empty)
     return TokenFidelity(
         kl=np.concatenate([part.kl for part in parts]),
         same_top1=np.concatenate([part.same_top1 for part in parts]),
         margin=np.concatenate([part.margin for part in parts]),
+        baseline_margin=np.concatenate([part.baseline_margin for part in parts]),
         nll=np.concatenate([part.nll for part in parts]),
     )
 

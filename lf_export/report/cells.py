@@ -32,6 +32,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:#.{digits}g}".removesuffix(".")
 
 
+def span(lower: float | None, upper: float | None) -> str:
+    """The two ends of an interval."""
+    return NOTHING if lower is None or upper is None else f"{number(lower)} to {number(upper)}"
+
+
 def milliseconds(seconds: float | None) -> str:
     """A time in milliseconds."""
     return NOTHING if seconds is None else f"{number(1000 * seconds)} ms"

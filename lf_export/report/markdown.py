@@ -60,6 +60,9 @@ def _verdicts(report: Report) -> list[str]:
     return blocks
 
 
+_MARGIN = ("margin", "margin p1", "of baseline's", "95 %")
+
+
 def _verdict(artifact: ArtifactReport) -> str:
     if artifact.gate is None:
         return cells.NOTHING
@@ -67,14 +70,12 @@ def _verdict(artifact: ArtifactReport) -> str:
 
 
 def _fidelity(report: Report) -> list[str]:
-    head = ("artifact", "tokens of", "tokens", "KL mean", "95 %", "KL p50", "KL p99", "top-1", "margin", "margin p1")
+    head = ("artifact", "tokens of", "tokens", "KL mean", "95 %", "KL p50", "KL p99", "top-1", *_MARGIN)
     rows = []
     for artifact in report.artifacts:
         for name in sorted(artifact.fidelity, key=_class_order):
             each = artifact.fidelity[name]
-            interval = cells.NOTHING
-            if each.kl_lower is not None and each.kl_upper is not None:
-                interval = f"{cells.number(each.kl_lower)} to {cells.number(each.kl_upper)}"
+            interval = cells.span(each.kl_lower, each.kl_upper)
             values = (each.kl_p50, each.kl_p99)
             rows.append(
                 [
@@ -87,6 +88,8 @@ def _fidelity(report: Report) -> list[str]:
                     cells.percent(each.top1_agreement),
                     cells.number(each.margin_mean),
                     cells.number(each.margin_p1),
+                    cells.number(each.margin_ratio),
+                    cells.span(each.margin_ratio_lower, each.margin_ratio_upper),
                 ]
             )
     perplexity = [

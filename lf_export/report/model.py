@@ -169,6 +169,11 @@ class Fidelity(_Part):
         description="Mean log-probability of the baseline's preferred token less that of the best other token, nats.",
     )
     margin_p1: Measured = Field(None, description="First percentile of that margin; negative where preferences flip.")
+    margin_ratio: Measured = Field(
+        None, description="That mean over the baseline's own: under 1 where the same decisions are made with less room."
+    )
+    margin_ratio_lower: Measured = Field(None, description="Lower end of its 95 % cluster bootstrap interval.")
+    margin_ratio_upper: Measured = Field(None, description="Upper end of that interval.")
 
 
 class Latency(_Part):

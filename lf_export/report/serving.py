@@ -106,7 +106,7 @@ def shown_rows(
             kind,
             str(each.tokens),
             cells.number(each.kl_at_least_mean),
-            f"{cells.number(each.kl_at_least_lower)} to {cells.number(each.kl_at_least_upper)}",
+            cells.span(each.kl_at_least_lower, each.kl_at_least_upper),
             cells.number(each.kl_at_least_p99),
             cells.percent(each.top1_agreement),
             cells.number(each.margin_mean),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lf_export.calibration.slices import slices_of
 from lf_export.calibration.suites import EvalItem
@@ -69,7 +70,7 @@ def artifact_report(
         calls=call_metrics(calls, found.answers),
         no_call=no_call_metrics(no_call, found.answers),
         variants=variant_metrics(prompts, found.answers),
-        fidelity=_fidelity(prompts, found.compared),
+        fidelity=fidelity_by_class(prompts, found.compared),
         fidelity_shown=shown_fidelity(prompts, found.shown),
         chat_perplexity=fidelity.perplexity(np.asarray(found.chat_nll)) if found.chat_nll else None,
         latency=None if found.latency is None else Latency.model_validate(found.latency),
@@ -104,7 +105,7 @@ def _scheme(made: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _fidelity(prompts: Sequence[Prompt], compared: Mapping[str, fidelity.TokenFidelity]) -> dict[str, Fidelity]:
+def fidelity_by_class(prompts: Sequence[Prompt], compared: Mapping[str, fidelity.TokenFidelity]) -> dict[str, Fidelity]:
     """By token class, and over all call tokens; the interval of the mean is over items, which are the clusters."""
     chosen = [prompt for prompt in prompts if prompt.item.id in compared]
     found = {}
@@ -118,6 +119,7 @@ def _fidelity(prompts: Sequence[Prompt], compared: Mapping[str, fidelity.TokenFi
             continue
         joined = fidelity.concatenate(parts)
         interval = cluster_bootstrap([part.kl for part in parts])
+        room = cluster_bootstrap([_room(part) for part in parts], _ratio_of_sums)
         found[name] = Fidelity(
             tokens=len(joined.kl),
             kl_mean=float(joined.kl.mean()),
@@ -128,12 +130,25 @@ def _fidelity(prompts: Sequence[Prompt], compared: Mapping[str, fidelity.TokenFi
             top1_agreement=float(joined.same_top1.mean()),
             margin_mean=float(joined.margin.mean()),
             margin_p1=float(np.percentile(joined.margin, 1)),
+            margin_ratio=room.estimate,
+            margin_ratio_lower=room.lower,
+            margin_ratio_upper=room.upper,
         )
     return found
 
 
 def _columns(part: fidelity.TokenFidelity) -> tuple[Any, ...]:
-    return part.kl, part.same_top1, part.margin, part.nll
+    return part.kl, part.same_top1, part.margin, part.baseline_margin, part.nll
+
+
+def _room(part: fidelity.TokenFidelity) -> npt.NDArray[np.float64]:
+    """An item's decision margins as one row [artifact, baseline], [1, 2]: sums are all that a ratio of means needs."""
+    return np.array([[part.margin.sum(), part.baseline_margin.sum()]])
+
+
+def _ratio_of_sums(rows: npt.NDArray[np.float64]) -> float:
+    ours, theirs = rows.sum(axis=0)
+    return float(ours / theirs) if theirs > 0 else float("nan")
 
 
 def _gate(

@@ -37,6 +37,14 @@ def test_a_flipped_preference_has_a_negative_margin() -> None:
     assert found.margin[0] == pytest.approx(-1.0, abs=1e-6)
 
 
+def test_the_baselines_margin_is_the_room_that_it_had_itself() -> None:
+    baseline = np.array([[0.0, 3.0, 1.0], [5.0, 1.0, 4.5]], dtype=np.float32)
+    artifact = np.array([[0.0, 2.0, 1.0], [1.0, 0.0, 3.0]], dtype=np.float32)
+    found = compare_logits(baseline, artifact, [1, 0])
+    np.testing.assert_allclose(found.baseline_margin, [2.0, 0.5], atol=1e-6)
+    np.testing.assert_allclose(found.margin, [1.0, -2.0], atol=1e-6)
+
+
 def test_columns_that_only_one_has_are_left_out() -> None:
     logits = _logits(vocab=50)
     padded = np.concatenate([logits, np.full((7, 6), 9.0, np.float32)], axis=1)
@@ -52,6 +60,7 @@ def test_nll_is_the_negative_log_likelihood_of_the_reference() -> None:
 def test_parts_are_joined_in_order_and_no_parts_give_no_tokens() -> None:
     one, two = (compare_logits(_logits(n), _logits(n), range(n)) for n in (2, 3))
     joined = concatenate([one, two])
-    np.testing.assert_array_equal(joined.kl, np.concatenate([one.kl, two.kl]))
+    for name in ("kl", "margin", "baseline_margin", "nll"):
+        np.testing.assert_array_equal(getattr(joined, name), np.concatenate([getattr(one, name), getattr(two, name)]))
     assert len(concatenate([]).kl) == 0
     assert np.isnan(perplexity(concatenate([]).nll))

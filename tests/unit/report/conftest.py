@@ -70,6 +70,9 @@ def fidelity(kl: float) -> dict[str, Any]:
         "top1_agreement": 0.994,
         "margin_mean": 6.1,
         "margin_p1": -0.2,
+        "margin_ratio": 0.93,
+        "margin_ratio_lower": 0.91,
+        "margin_ratio_upper": 0.95,
     }
 
 

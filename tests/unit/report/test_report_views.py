@@ -112,6 +112,7 @@ def test_the_page_shows_fidelity_with_call_tokens_first_and_perplexity_beside_th
     lines = section(to_markdown(report), "Fidelity to the baseline")
     rows = [line for line in lines if line.startswith("| q8_0")]
     assert rows[0].startswith("| q8_0 | call | 2400 | 0.00210 | 0.00189 to 0.00231 | 2.10e-04 | 0.0189 | 99.4 % |")
+    assert rows[0].endswith("| 6.10 | -0.200 | 0.930 | 0.910 to 0.950 |")
     assert rows[1].startswith("| q8_0 | prose |")
     assert rows[2] == "| q8_0 | 12.50 | 1.04× |"
 

@@ -45,4 +45,4 @@ def test_a_level_at_which_nothing_was_answered_has_dashes() -> None:
 
 def test_what_was_not_measured_has_a_dash_and_never_a_zero() -> None:
     _, (row,) = shown_rows([("served", [("call", ShownFidelity(tokens=3, top1_agreement=1.0, margin_unknown=1))])])
-    assert row == ["served", "call", "3", "–", "– to –", "–", "100.0 %", "–"]  # noqa: RUF001
+    assert row == ["served", "call", "3", "–", "–", "–", "100.0 %", "–"]  # noqa: RUF001
