@@ -28,7 +28,31 @@ _PACKAGES = (
     "onnxruntime-genai",
     "numpy",
 )
+_CPUINFO = Path("/proc/cpuinfo")
 _CHUNK = 8 << 20
+_VECTORS = (  # as Linux names them; what torch's, llama.cpp's and ONNX Runtime's matrix kernels choose between
+    "avx",
+    "f16c",
+    "fma",
+    "avx2",
+    "avx_vnni",
+    "avx512f",
+    "avx512bw",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "asimddp",
+    "fphp",
+    "i8mm",
+    "bf16",
+    "sve",
+    "sve2",
+    "sme",
+)
 
 
 def sha256_file(path: Path) -> str:
@@ -62,24 +86,35 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """What ran: processor, cores that this process may use, memory in bytes, operating system."""
+    """What ran: processor and its vector instructions, cores that this process may use, memory in bytes, system."""
     return {
         "system": platform.system(),
         "processor": _processor(),
         "architecture": platform.machine(),
+        "instruction_sets": _instruction_sets(_cpuinfo()),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
 
 
-def _processor() -> str:
+def _cpuinfo() -> dict[str, str]:
+    """Linux's description of the first processor; empty elsewhere."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        text = _CPUINFO.read_text(encoding="utf-8")
     except OSError:
-        pass
-    return platform.processor() or "unknown"
+        return {}
+    pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _processor() -> str:
+    return _cpuinfo().get("model name") or platform.processor() or "unknown"
+
+
+def _instruction_sets(cpuinfo: Mapping[str, str]) -> list[str]:
+    """Those of `_VECTORS` that the processor has: `flags` on x86, `Features` on Arm."""
+    found = (cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()
+    return [name for name in _VECTORS if name in found]
 
 
 def manifest(kind: str, **facts: Any) -> dict[str, Any]:

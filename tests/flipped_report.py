@@ -12,6 +12,7 @@ PLACE = "/home/somebody/secret/runs"
 MACHINE = {
     "system": "Linux",
     "processor": "A Processor",
+    "instruction_sets": ["fma", "avx2"],
     "architecture": "x86_64",
     "cores": 2,
     "memory_bytes": 16_000_000_000,

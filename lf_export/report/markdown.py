@@ -201,6 +201,7 @@ def _provenance(report: Report) -> list[str]:
         (
             f"- {machine.processor}, {machine.architecture}, {machine.system}: {machine.cores} cores, "
             f"{cells.size(machine.memory_bytes)} of memory"
+            + (f"; {' '.join(machine.instruction_sets)}" if machine.instruction_sets else "")
         ),
         f"- {', '.join(f'{name} {version}' for name, version in report.versions.items())}",
         *(

@@ -26,6 +26,7 @@ class Machine(_Part):
     system: str
     processor: str
     architecture: str
+    instruction_sets: list[str] = Field([], description="Vector instructions that matrix products use, where known.")
     cores: Annotated[int, Field(ge=1, description="Cores that the process could use.")]
     memory_bytes: Count
 

@@ -133,7 +133,7 @@ def test_the_page_says_what_ran(report: Report) -> None:
     page = to_markdown(report)
     assert "- gptq-4bit: 2 layers fell back to RTN" in section(page, "Notes")
     lines = section(page, "What ran")
-    assert "- A Processor, x86_64, Linux: 2 cores, 16 GB of memory" in lines
+    assert "- A Processor, x86_64, Linux: 2 cores, 16 GB of memory; fma avx2" in lines
     assert "- lf-export 0.1.0, torch 2.13.0" in lines
     assert "- suite calls: `shipped:suites/calls.jsonl` `cdcdcdcdcdcdcdcd`, 160 of 320 items" in lines
     assert "| gptq-4bit | gptq | W4A16 g64 | `abababababababab` | `efefefefefefefef` |" in lines
