@@ -72,6 +72,23 @@ def judge_limits(
     return tuple(_judge(name, limit, baseline, artifact, seed) for name, limit in limits.items())
 
 
+def slower(baseline: Costs, artifact: Costs, *, seed: int = 0) -> tuple[str, ...]:
+    """What an artifact is slower at than the baseline, a sentence each: the ratio's whole interval is over 1.
+
+    Nothing is said of a runtime that is not representative, and nothing where the interval holds 1.
+    """
+    if not (baseline.representative and artifact.representative):
+        return ()
+    said = []
+    for name, words in (("ttft", "the first token takes"), ("tpot", "each further token takes")):
+        ours, theirs = getattr(artifact, name), getattr(baseline, name)
+        if len(ours) and len(theirs):
+            ratio, lower, upper = _ratio_of_medians(np.asarray(ours), np.asarray(theirs), seed)
+            if lower > 1:
+                said.append(f"slower than the baseline: {words} {ratio:.2f} times as long ({lower:.2f} to {upper:.2f})")
+    return tuple(said)
+
+
 def _judge(name: LimitName, limit: float, baseline: Costs, artifact: Costs, seed: int) -> LimitVerdict:
     if name != "disk" and not (baseline.representative and artifact.representative):
         return _unmeasured(name, limit, "its runtime here says nothing about a deployment")

@@ -11,7 +11,7 @@ from lf_export.calibration.slices import slices_of
 from lf_export.calibration.suites import EvalItem
 from lf_export.metrics import fidelity
 from lf_export.metrics.gate import Verdict, judge_artifact, overall
-from lf_export.metrics.limits import Costs, checked_limits, judge_limits
+from lf_export.metrics.limits import Costs, checked_limits, judge_limits, slower
 from lf_export.provenance import digest_of, read_manifest
 from lf_export.report.model import (
     ArtifactReport,
@@ -57,6 +57,8 @@ def artifact_report(
     notes = [*notes, *found.notes]
     if not found.representative:
         notes.append("dequantized to run in plain torch: its speed and memory say nothing about a deployment")
+    if baseline is not None:
+        notes.extend(slower(_costs(baseline), _costs(found)))
     return ArtifactReport(
         name=name,
         path="" if path is None else str(path),

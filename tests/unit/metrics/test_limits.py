@@ -1,11 +1,12 @@
 """Limits on what an artifact costs: ratios to the baseline, with intervals where there is noise."""
 
 import random
+import re
 
 import pytest
 
 from lf_export.metrics.gate import Verdict
-from lf_export.metrics.limits import Costs, LimitName, LimitVerdict, checked_limits, judge_limits
+from lf_export.metrics.limits import Costs, LimitName, LimitVerdict, checked_limits, judge_limits, slower
 
 
 def noisy(mean: float, count: int = 200, seed: int = 0) -> list[float]:
@@ -63,3 +64,24 @@ def test_the_speed_of_a_stand_in_is_not_judged_but_its_size_is() -> None:
 def test_limits_that_mean_nothing_are_refused(limits: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         checked_limits(limits)
+
+
+def test_what_is_slower_beyond_noise_is_said_with_its_interval() -> None:
+    (said,) = slower(
+        Costs(ttft=noisy(1.0), tpot=noisy(0.010)), Costs(ttft=noisy(0.9, seed=1), tpot=noisy(0.013, seed=1))
+    )
+    told = r"slower than the baseline: each further token takes 1\.[23]\d times as long \(1\.\d\d to 1\.\d\d\)"
+    assert re.fullmatch(told, said)
+
+
+@pytest.mark.parametrize(
+    "artifact",
+    [
+        Costs(ttft=noisy(0.7, seed=1)),
+        Costs(ttft=noisy(1.0, 8, seed=3)),
+        Costs(ttft=noisy(2.0), representative=False),
+        Costs(),
+    ],
+)
+def test_nothing_is_said_of_the_faster_the_uncertain_the_unrepresentative_and_the_unmeasured(artifact: Costs) -> None:
+    assert slower(Costs(ttft=noisy(1.0, 8), tpot=noisy(0.01)), artifact) == ()
