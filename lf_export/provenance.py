@@ -87,11 +87,12 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """What ran: processor and its vector instructions, cores that this process may use, memory in bytes, system."""
+    cpuinfo = _cpuinfo()
     return {
         "system": platform.system(),
-        "processor": _processor(),
+        "processor": cpuinfo.get("model name") or platform.processor() or "unknown",
         "architecture": platform.machine(),
-        "instruction_sets": _instruction_sets(_cpuinfo()),
+        "instruction_sets": _instruction_sets(cpuinfo),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
@@ -105,10 +106,6 @@ def _cpuinfo() -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _processor() -> str:
-    return _cpuinfo().get("model name") or platform.processor() or "unknown"
 
 
 def _instruction_sets(cpuinfo: Mapping[str, str]) -> list[str]:

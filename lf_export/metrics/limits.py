@@ -81,11 +81,10 @@ def slower(baseline: Costs, artifact: Costs, *, seed: int = 0) -> tuple[str, ...
         return ()
     said = []
     for name, words in (("ttft", "the first token takes"), ("tpot", "each further token takes")):
-        ours, theirs = getattr(artifact, name), getattr(baseline, name)
-        if len(ours) and len(theirs):
-            ratio, lower, upper = _ratio_of_medians(np.asarray(ours), np.asarray(theirs), seed)
-            if lower > 1:
-                said.append(f"slower than the baseline: {words} {ratio:.2f} times as long ({lower:.2f} to {upper:.2f})")
+        found = _ratio_of_medians(getattr(artifact, name), getattr(baseline, name), seed)
+        if found and found[1] > 1:
+            ratio, lower, upper = found
+            said.append(f"slower than the baseline: {words} {ratio:.2f} times as long ({lower:.2f} to {upper:.2f})")
     return tuple(said)
 
 
@@ -94,13 +93,12 @@ def _judge(name: LimitName, limit: float, baseline: Costs, artifact: Costs, seed
         return _unmeasured(name, limit, "its runtime here says nothing about a deployment")
     ours, theirs = getattr(artifact, name), getattr(baseline, name)
     if name in {"ttft", "tpot"}:
-        if not len(ours) or not len(theirs):
-            return _unmeasured(name, limit, "it was not measured")
-        ratio, lower, upper = _ratio_of_medians(np.asarray(ours), np.asarray(theirs), seed)
+        found = _ratio_of_medians(ours, theirs, seed)
     else:
-        if not ours or not theirs:
-            return _unmeasured(name, limit, "it was not measured")
-        ratio = lower = upper = ours / theirs
+        found = (ours / theirs,) * 3 if ours and theirs else None
+    if found is None:
+        return _unmeasured(name, limit, "it was not measured")
+    ratio, lower, upper = found
     verdict = Verdict.FAIL if lower > limit else Verdict.PASS if upper <= limit else Verdict.INCONCLUSIVE
     shown = f"{ratio:.2f} times the baseline's"
     if lower != upper:
@@ -114,14 +112,14 @@ def _unmeasured(name: LimitName, limit: float, why: str) -> LimitVerdict:
     return LimitVerdict(name, limit, None, None, None, Verdict.INCONCLUSIVE, f"{name} cannot be judged: {why}")
 
 
-def _ratio_of_medians(
-    ours: np.ndarray[tuple[int], np.dtype[np.float64]], theirs: np.ndarray[tuple[int], np.dtype[np.float64]], seed: int
-) -> tuple[float, float, float]:
-    """The ratio and its percentile bootstrap interval; both samples are drawn again by themselves."""
+def _ratio_of_medians(ours: Sequence[float], theirs: Sequence[float], seed: int) -> tuple[float, float, float] | None:
+    """The ratio and its percentile bootstrap interval, None without values; both samples are drawn by themselves."""
+    if not len(ours) or not len(theirs):
+        return None
     rng = np.random.default_rng(seed)
     medians = [
         np.median(values[rng.integers(len(values), size=(_RESAMPLES, len(values)))], axis=1)
-        for values in (ours, theirs)
+        for values in (np.asarray(ours), np.asarray(theirs))
     ]
     lower, upper = np.quantile(medians[0] / medians[1], [0.025, 0.975])
     return float(np.median(ours) / np.median(theirs)), float(lower), float(upper)

@@ -60,9 +60,6 @@ def _verdicts(report: Report) -> list[str]:
     return blocks
 
 
-_MARGIN = ("margin", "margin p1", "of baseline's", "95 %")
-
-
 def _verdict(artifact: ArtifactReport) -> str:
     if artifact.gate is None:
         return cells.NOTHING
@@ -70,7 +67,10 @@ def _verdict(artifact: ArtifactReport) -> str:
 
 
 def _fidelity(report: Report) -> list[str]:
-    head = ("artifact", "tokens of", "tokens", "KL mean", "95 %", "KL p50", "KL p99", "top-1", *_MARGIN)
+    head = (
+        *("artifact", "tokens of", "tokens", "KL mean", "95 %", "KL p50", "KL p99", "top-1"),
+        *("margin", "margin p1", "of baseline's", "95 %"),
+    )
     rows = []
     for artifact in report.artifacts:
         for name in sorted(artifact.fidelity, key=_class_order):
