@@ -65,7 +65,7 @@ def _kl(log_p: Floats, ids: Sequence[int], logprobs: Sequence[float]) -> float:
     p = np.exp(log_p[chosen])
     rest_p = max(1.0 - float(p.sum()), 0.0)
     # A rest of the artifact that is taken too large makes the bound smaller, never wrong.
-    rest_q = max(1.0 - float(np.exp(log_q).sum()), _ROUNDING)
+    rest_q = max(1.0 - float(np.exp(log_q).sum()), 0.0) + _ROUNDING
     rest = rest_p * (np.log(rest_p) - np.log(rest_q)) if rest_p > 0 else 0.0
     return max(float((p * (log_p[chosen] - log_q)).sum() + rest), 0.0)
 
