@@ -6,7 +6,7 @@ anew, column by column, each paying for the errors of those before it; then they
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from lf_export.quant.ggml import GgmlType, quantize
 from lf_export.quant.ggml_blocks import Decoded, decode, with_codes
 from lf_export.quant.gptq import ColumnGrid, Factor, round_columns
 from lf_export.quant.grid import Scheme
-from lf_export.quant.judge import Judge, JudgedOn, compare
+from lf_export.quant.judge import Judge, JudgedOn, compare, stacked
 from lf_export.quant.moments import HeldOut, Moments, Pool
 from lf_export.quant.solve import enough, trusted_factor
 
@@ -89,18 +89,18 @@ class Compensator:
             kind: a type of `ggml_blocks.LAYOUTS`.
             importance: the weight of each column's squared error for llama.cpp's choice of scales, [in].
         """
-        W = torch.cat(list(weights.values()))
+        W = stacked(weights)
         plain = quantize(W.numpy(), kind, importance, self._threads)
         decoded = decode(plain, kind)
         factor, reason = self._factor
         compensated = None
         if factor is not None:
             compensated = with_codes(plain, kind, compensated_codes(W, factor, decoded))
-        restored = None if compensated is None else torch.from_numpy(decode(compensated, kind).values())
-        written = torch.from_numpy(decoded.values())
+        restored = None if compensated is None else partial(_restored, compensated, kind)
+        written = partial(_values, decoded)
         solved: dict[str, Compensated] = {}
         for name, found in compare(
-            weights, written, restored, self._judge, reason, "that of llama.cpp's codes"
+            weights, W, written, restored, self._judge, reason, "that of llama.cpp's codes"
         ).items():
             solved[name] = Compensated(
                 data=plain[found.part] if compensated is None or found.fell_back else compensated[found.part],
@@ -115,6 +115,14 @@ class Compensator:
                 pooled=self._pooled,
             )
         return solved
+
+
+def _values(decoded: Decoded) -> torch.Tensor:
+    return torch.from_numpy(decoded.values())
+
+
+def _restored(data: npt.NDArray[np.uint8], kind: GgmlType) -> torch.Tensor:
+    return _values(decode(data, kind))
 
 
 def compensated_codes(W: torch.Tensor, factor: Factor, decoded: Decoded) -> npt.NDArray[np.uint8]:

@@ -118,11 +118,14 @@ def factorize(H: torch.Tensor, scheme: Scheme, shrinkage: float = 0.0) -> Factor
         reversed_H.diagonal().copy_(reversed_diagonal + damp * (mean or 1.0))
         L, failed = torch.linalg.cholesky_ex(reversed_H)
         if not int(failed) and bool(torch.isfinite(L.diagonal()).all()):
-            lower = L.t().flip(0, 1)
-            roots = lower.diagonal().clone()  # √D
-            lower /= roots.unsqueeze(1)
+            # matrices of a wide layer are the walk's largest: never more of them at once than the factoring takes
+            del reversed_H
+            roots = L.diagonal().clone()  # √D, reversed
+            lower = L.div_(roots).flip(0, 1)
+            del L
+            roots = roots.flip(0)
             importance = torch.empty_like(diagonal).index_copy_(0, order, diagonal[order].sqrt() * roots)
-            return Factor(order, lower.contiguous(), importance, damp, int(dead.sum()))
+            return Factor(order, lower.t().contiguous(), importance, damp, int(dead.sum()))
         damp *= 10
     raise NotPositiveError(f"no Cholesky factor with damping up to {damp / 10:g}")
 

@@ -1,6 +1,6 @@
 """Which of two roundings of a weight is kept: each linear is judged by itself, on rows the moments have not seen."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,10 +70,16 @@ class Comparison:
         return self.plain_error if self.calibrated_error is None or self.fell_back else self.calibrated_error
 
 
+def stacked(weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Weights [out, in] with the same input as one, along `out`; not a copy where there is one."""
+    return next(iter(weights.values())) if len(weights) == 1 else torch.cat(list(weights.values()))
+
+
 def compare(
     weights: Mapping[str, torch.Tensor],
-    plain: torch.Tensor,
-    calibrated: torch.Tensor | None,
+    W: torch.Tensor,
+    plain: Callable[[], torch.Tensor],
+    calibrated: Callable[[], torch.Tensor] | None,
     judge: Judge,
     reason: str | None,
     rival: str,
@@ -82,15 +88,16 @@ def compare(
 
     Args:
         weights: name → W [out, in], all with the same input.
-        plain: all of them rounded without calibration, stacked.
+        W: the same, stacked.
+        plain: makes what they are rounded without calibration, stacked; the result may be overwritten. Made when it is
+            judged, so that the two are not in memory at once.
         calibrated: the same with it, None where it gave nothing.
         judge: of the input.
         reason: why it gave nothing.
         rival: whose error the plain one's is, for the reason why it is kept.
     """
-    W = torch.cat(list(weights.values()))
-    energy, plain_loss = judge.per_output(W), judge.per_output(W - plain)
-    loss = None if calibrated is None else judge.per_output(W - calibrated)
+    energy, plain_loss = judge.per_output(W), judge.per_output(plain().sub_(W))
+    loss = None if calibrated is None else judge.per_output(calibrated().sub_(W))
     found: dict[str, Comparison] = {}
     start = 0
     for name, weight in weights.items():

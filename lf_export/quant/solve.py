@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 
 from lf_export.quant.gptq import Factor, NotPositiveError, Quantized, dequantize, factorize, gptq, rtn
 from lf_export.quant.grid import Scheme
-from lf_export.quant.judge import FEEDBACK_TOKENS_PER_WIDTH, Judge, JudgedOn, compare, too_few_tokens
+from lf_export.quant.judge import FEEDBACK_TOKENS_PER_WIDTH, Judge, JudgedOn, compare, stacked, too_few_tokens
 from lf_export.quant.moments import HeldOut, Moments, Pool
 
 # Moments of T tokens of a width n are noisy in proportion to n / T: this share of it is added to diag(H). Measured on
@@ -79,12 +80,12 @@ class GroupSolver:
 
     def solve(self, weights: Mapping[str, torch.Tensor], scheme: Scheme) -> dict[str, Solution]:
         """Quantize some linears of the group, name → W [out, in] fp32, as one stacked problem."""
-        W = torch.cat(list(weights.values()))
+        W = stacked(weights)
         plain = rtn(W, scheme)
         factor, reason = self._factor(scheme)
         calibrated = None if factor is None else gptq(W, factor, scheme)
-        restored = None if calibrated is None else dequantize(calibrated)
-        compared = compare(weights, dequantize(plain), restored, self._judge, reason, "rounding's")
+        restored = None if calibrated is None else partial(dequantize, calibrated)
+        compared = compare(weights, W, partial(dequantize, plain), restored, self._judge, reason, "rounding's")
         solutions: dict[str, Solution] = {}
         for name, found in compared.items():
             chosen = plain if calibrated is None or found.fell_back else calibrated

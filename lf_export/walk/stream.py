@@ -13,6 +13,7 @@ from lf_export.walk.batches import Batch, CalibrationData, Plan, plan_batches
 from lf_export.walk.families import Experts, Family, family_of, num_layers
 from lf_export.walk.hidden import HiddenStates
 from lf_export.walk.journal import Journal, Standing
+from lf_export.walk.kernels import no_kernel_cache
 from lf_export.walk.response import LayerResponse
 from lf_export.walk.taps import Taps
 from lf_export.walk.view import LayerView, LayerVisitor
@@ -95,7 +96,7 @@ def walk(
     if plan and before.layers < layers:
         forward = _Forward(checkpoint, family, plan, place, dtype, memory, journal)
     executions = before.executions
-    with torch.no_grad(), stage("quantize", layers, "layer") as advance:
+    with torch.no_grad(), no_kernel_cache(), stage("quantize", layers, "layer") as advance:
         if before.layers:
             advance(before.layers)
         for index in range(before.layers, layers):
