@@ -146,10 +146,12 @@ def _one_pass(result: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _shape(result: Mapping[str, Any]) -> list[list[str]]:
+    """A layer's median: a run that went on where another stopped has no time of the whole."""
     what = (
-        f"GPTQ + GGUF Q4_K_M, Llama-2-{result['shape']} shape, {result['layers']} layers, {result['tokens']:,} tokens"
+        f"GPTQ + GGUF Q4_K_M, Llama-2-{result['shape']} shape, {result['layers']} layers, {result['tokens']:,} tokens, "
+        f"{result['threads']} thread"
     )
-    return [_row(f"{what}: lf-export", result, "llama_shape.py")]
+    return [_row(f"{what}: lf-export, a layer", {**result, **result["per_layer"]}, "llama_shape.py")]
 
 
 _READERS = {
