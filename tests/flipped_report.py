@@ -95,11 +95,28 @@ def _artifact(name: str, items: list[dict[str, Any]], size: float, kl: float | N
         "scheme": "Q8_0",
         "runtime": "llamacpp",
         "digest": "ab" * 32,
-        "calls": {"n": len(calls), "strict_exact": right, "bfcl_like": right, "name_ok": len(calls)},
+        "calls": {
+            "n": len(calls),
+            "strict_exact": right,
+            "bfcl_like": right,
+            "name_ok": len(calls),
+            "by_slice": {"2-4 functions": {"n": len(calls), "strict_exact": right, "bfcl_like": right}},
+        },
+        "variants": {"masked": {"calls": {"n": 8, "strict_exact": 3, "bfcl_like": 4, "name_ok": 6}}},
         "no_call": {"n": without, "abstained": without, "malformed": 0, "empty": 0, "called": 0},
         "fidelity": {}
         if kl is None
-        else {"call": {"tokens": 900, "kl_mean": kl, "kl_lower": kl / 2, "kl_upper": kl * 2}},
+        else {
+            "call": {
+                "tokens": 900,
+                "kl_mean": kl,
+                "kl_lower": kl / 2,
+                "kl_upper": kl * 2,
+                "margin_ratio": 0.9731,
+                "margin_ratio_lower": 0.9412,
+                "margin_ratio_upper": 1.0164,
+            }
+        },
         "chat_perplexity": 12.5,
         "latency": {
             "prompts": 8,

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lf_export.report import cells
-from lf_export.report.html import charts
+from lf_export.report.html import charts, tables
 from lf_export.report.html.drawing import Chart
 from lf_export.report.html.flips import browser, error_counts
 from lf_export.report.html.signs import SIGNS, endpoint_name, verdict_of
@@ -59,6 +59,7 @@ def to_html(report: Report) -> str:
         "points": lambda share: _minus(cells.points(share)),
         "kl": _kl,
         "number": cells.number,
+        "span": lambda pair: cells.span(*pair),
         "ms": cells.milliseconds,
         "seconds": cells.seconds,
         "size": cells.size,
@@ -71,6 +72,10 @@ def to_html(report: Report) -> str:
         everyone=report.everyone,
         **drawings,
         matrices=[matrix for each in report.artifacts if (matrix := _matrix(report, each)).rows],
+        slices=tables.by_slice(report),
+        variants=tables.by_variant(report),
+        served=tables.under_load(report),
+        shown=tables.shown_by_servers(report),
         browser=browser(report, room),
         signs=SIGNS,
         verdict_of=verdict_of,
