@@ -71,6 +71,7 @@ def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
     yield "bench.calls, bench.no_call, bench.chat", recipe.SuiteRecipe
     yield "bench.endpoints.NAME", recipe.EndpointRecipe
     yield "gate", recipe.GateRecipe
+    yield "sign", recipe.SignRecipe
 
 
 def _row(name: str, field: FieldInfo) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +14,8 @@ from lf_export import __version__
 from lf_export.errors import InputError
 
 MANIFEST_NAME = "lf-export.json"
-MANIFEST_SCHEMA = 1
+MANIFEST_SCHEMA = 2
+"""2: `files`, `inputs` and `digest`, so that `lf-export verify` can check the whole."""
 
 _PACKAGES = (
     "torch",
@@ -123,11 +125,38 @@ def manifest(kind: str, **facts: Any) -> dict[str, Any]:
     return {"schema": MANIFEST_SCHEMA, "kind": kind, "versions": versions(), "machine": machine(), **facts}
 
 
+def sealed_text(facts: Mapping[str, Any]) -> str:
+    """The text of a manifest: `facts` and their own `digest`, so that a changed byte of the manifest itself shows.
+
+    The digest is the sha256 of the text without it. Law: `sealed_text(json.loads(sealed_text(facts)))` is the same.
+    """
+    plain = {key: value for key, value in facts.items() if key != "digest"}
+    digest = hashlib.sha256(_manifest_text(plain).encode()).hexdigest()
+    return _manifest_text({**plain, "digest": digest})
+
+
+def _manifest_text(facts: Mapping[str, Any]) -> str:
+    return json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> Path:
-    """Write `facts` as the manifest of the artifact in `folder`; returns the file's path."""
+    """Write `facts` as the manifest of the artifact in `folder`, whole or not at all; returns the file's path."""
     path = folder / MANIFEST_NAME
-    path.write_text(json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    staged = path.with_name(f".{path.name}.staging")
+    staged.write_text(sealed_text(facts), encoding="utf-8")
+    staged.replace(path)
     return path
+
+
+def public_name(value: Any) -> str | None:
+    """A model's name as a manifest may say it: a hub id or relative path as it is, of another machine's path the end.
+
+    None where it is no text.
+    """
+    if not isinstance(value, str):
+        return None
+    absolute = value.startswith(("/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]|file:", value) or ".." in value
+    return re.split(r"[\\/]", value.rstrip("\\/"))[-1] if absolute else value
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lf_export.checkpoint.index import contained, read_object
+from lf_export.errors import InputError
+from lf_export.provenance import public_name
 
 CONFIG_NAME = "config.json"
 
@@ -36,6 +38,9 @@ _COMPANIONS = (
 )
 _LICENCES = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "USE_POLICY*")
 _TEMPLATE_FOLDERS = ("chat_templates", "additional_chat_templates")
+_CONFIGS = (CONFIG_NAME, "tokenizer_config.json", "generation_config.json", "processor_config.json")
+# What libraries write of the folder that a model was loaded from.
+_PLACES = ("_name_or_path", "name_or_path", "tokenizer_file", "vocab_file", "merges_file", "special_tokens_map_file")
 _NEVER = (".py", ".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx")
 
 
@@ -60,22 +65,54 @@ def copy_companions(
     Raises:
         InputError: a file is a link that leads out of the folder, or config.json is missing or not JSON.
     """
+    names = companion_names(source)
+    for name in names:
+        path = contained(source, name)
+        (target / name).parent.mkdir(exist_ok=True)
+        _copy_public(path, target / name)
+    config = contained(source, CONFIG_NAME)
+    if edit_config is None:
+        _copy_public(config, target / CONFIG_NAME)
+    else:
+        text = json.dumps(_without_places(dict(edit_config(read_object(config)))), indent=2, ensure_ascii=False)
+        (target / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+    code = tuple(sorted(path.name for path in source.glob("*.py")))
+    return Carried((CONFIG_NAME, *names), code)
+
+
+def companion_names(source: Path) -> list[str]:
+    """What goes along with the weights of a model folder, but for its config.json."""
     names = [path.name for path in sorted(source.iterdir()) if _is_companion(path.name) and not path.is_dir()]
     for folder in _TEMPLATE_FOLDERS:
         if (source / folder).is_dir():
             names += [f"{folder}/{path.name}" for path in sorted((source / folder).glob("*.jinja"))]
-    for name in names:
-        path = contained(source, name)
-        (target / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(path, target / name)
-    config = contained(source, CONFIG_NAME)
-    if edit_config is None:
-        shutil.copyfile(config, target / CONFIG_NAME)
-    else:
-        text = json.dumps(dict(edit_config(read_object(config))), indent=2, ensure_ascii=False)
-        (target / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
-    code = tuple(sorted(path.name for path in source.glob("*.py")))
-    return Carried((CONFIG_NAME, *names), code)
+    return names
+
+
+def _copy_public(source: Path, target: Path) -> None:
+    """Copy a file; a config that says where it lay on the machine that saved it is written without that."""
+    if source.name in _CONFIGS:
+        try:
+            value = read_object(source)
+        except InputError:
+            value = {}  # whoever loads it says what is wrong with it
+        public = _without_places(value)
+        if public != value:
+            target.write_text(json.dumps(public, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            return
+    shutil.copyfile(source, target)
+
+
+def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config whose paths of a machine's folders are only names."""
+    return {
+        key: public_name(value)
+        if key in _PLACES and isinstance(value, str)
+        else _without_places(value)
+        if isinstance(value, dict)
+        else value
+        for key, value in config.items()
+    }
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -96,7 +133,7 @@ def replace_tokenizer(source: Path, target: Path) -> tuple[str, ...]:
         path.name for path in sorted(source.iterdir()) if _matches(path.name, (*_TOKENIZER, "chat_template.jinja"))
     ]
     for name in names:
-        shutil.copyfile(contained(source, name), target / name)
+        _copy_public(contained(source, name), target / name)
     return tuple(names)
 
 

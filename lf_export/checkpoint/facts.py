@@ -6,6 +6,7 @@ from typing import Any
 from lf_export.checkpoint.adapter import Adapter
 from lf_export.checkpoint.carry import Carried
 from lf_export.checkpoint.lora_config import Combine
+from lf_export.provenance import public_name
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def adapter_facts(adapter: Adapter, weight: float) -> dict[str, Any]:
     return {
         "name": adapter.root.resolve().name,
         "sha256": adapter.digest(),
-        "base_model_name_or_path": adapter.config.get("base_model_name_or_path"),
+        "base_model_name_or_path": public_name(adapter.config.get("base_model_name_or_path")),
         "weight": weight,
         "modules": len(modules),
         "ranks": sorted({module.a.shape[0] for module in modules}),

@@ -11,6 +11,7 @@ import click
 
 from lf_export import __version__
 from lf_export.cli.bench import bench
+from lf_export.cli.bom import bom
 from lf_export.cli.calibrate import calibrate
 from lf_export.cli.compare import compare
 from lf_export.cli.inspect import inspect
@@ -18,6 +19,8 @@ from lf_export.cli.merge import merge
 from lf_export.cli.quantize import quantize
 from lf_export.cli.report import report
 from lf_export.cli.run import run
+from lf_export.cli.sign import sign
+from lf_export.cli.verify import verify
 from lf_export.errors import ExportError
 
 _EPILOG = (
@@ -40,6 +43,9 @@ app.add_command(compare)
 app.add_command(report)
 app.add_command(run)
 app.add_command(inspect)
+app.add_command(verify)
+app.add_command(sign)
+app.add_command(bom)
 
 
 def main() -> None:

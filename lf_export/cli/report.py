@@ -18,10 +18,13 @@ def report(source: Path, out: Path | None, as_json: bool) -> int:
     """
     from lf_export.cli.output import emit
     from lf_export.report.files import HTML_NAME, JSON_NAME, read_report, write_html
+    from lf_export.steps.seal import seal_page
 
     path = source / JSON_NAME if source.is_dir() else source
     found = read_report(path)
     written = write_html(found, out or path.with_name(HTML_NAME))
+    if written == path.with_name(HTML_NAME):
+        seal_page(path.parent)
     emit(
         {"report": str(written), "bytes": written.stat().st_size, "verdict": found.verdict},
         str(written),

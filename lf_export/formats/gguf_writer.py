@@ -306,6 +306,16 @@ def _convert(
     return half.contiguous().numpy()
 
 
+def tensor_data(planned: Planned) -> Iterator[npt.NDArray[Any]]:
+    """The data of a tensor that no calibration touches, block by block, as it is written.
+
+    Raises:
+        InputError: it is not finite, or too large for F16.
+    """
+    for block in _row_blocks(planned.tensor):
+        yield _convert(planned.tensor, planned.kind, None, block)
+
+
 def interleave(W: torch.Tensor, head: int) -> torch.Tensor:
     """Reorder the rows of each head of `head` rows from [first half, second half] to neighbours that rotate together.
 

@@ -72,7 +72,7 @@ def check_imported(graph: Path, stored: Callable[[str], Quantized], names: Seque
     for node in quantized_nodes(graph):
         if node.name.startswith(_LM_HEAD):
             continue
-        sources = _sources(node.name, known)
+        sources = sources_of(node.name, known)
         expected = _stacked([_cut(stored(name), part) for name, part in sources])
         if not _same(node.weight(), expected):
             raise StepError(
@@ -84,7 +84,7 @@ def check_imported(graph: Path, stored: Callable[[str], Quantized], names: Seque
     return len(known)
 
 
-def _sources(node: str, names: set[str]) -> list[tuple[str, str]]:
+def sources_of(node: str, names: set[str]) -> list[tuple[str, str]]:
     """Which linears a node's rows come from, and which part of each (`all`, `first half`, `second half`)."""
     # /model/layers.3/attn/qkv_proj/MatMulNBits
     parts = node.strip("/").split("/")

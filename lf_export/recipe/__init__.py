@@ -15,6 +15,7 @@ from lf_export.recipe.model import (
     MergeRecipe,
     OnnxTarget,
     Recipe,
+    SignRecipe,
     SuiteRecipe,
     Target,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "MergeRecipe",
     "OnnxTarget",
     "Recipe",
+    "SignRecipe",
     "SuiteRecipe",
     "Target",
     "load_recipe",

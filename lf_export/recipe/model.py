@@ -264,6 +264,10 @@ def _a_url(text: str) -> str:
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""Names of environment variables."""
+
+
 class EndpointRecipe(_Strict):
     """A server with an OpenAI-compatible interface that is judged as an artifact is."""
 
@@ -278,7 +282,7 @@ class EndpointRecipe(_Strict):
         "auto",
         description="`completions` takes our own prompt, `chat` messages and tools; `auto`: completions where offered.",
     )
-    api_key_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
+    api_key_env: VariableName | None = Field(
         None,
         description="The environment variable that holds the key; OPENAI_API_KEY where not given, over https or to "
         "this machine alone.",
@@ -359,6 +363,28 @@ class GateRecipe(_Strict):
     )
 
 
+class SignRecipe(_Strict):
+    """Who signs the artifacts at the end of a run; passwords and tokens are in the environment, never here."""
+
+    private_key: str | None = Field(
+        None,
+        description="An elliptic-curve key in PEM; relative to the recipe. LF_EXPORT_SIGNING_KEY where not given.",
+    )
+    password_env: VariableName | None = Field(
+        None, description="The environment variable that holds the key's password."
+    )
+    certificate: str | None = Field(None, description="The key's certificate in PEM; relative to the recipe.")
+    chain: list[str] = Field(default_factory=list, description="Certificates between it and a root.")
+    sigstore: bool = Field(False, description="Sign with an identity instead of a key; needs the network.")
+    identity_token_env: VariableName | None = Field(
+        None, description="With `sigstore`: the environment variable that holds the identity's token."
+    )
+    unjudged: bool = Field(
+        False,
+        description="Sign what no bench has judged too. What came out as FAIL or INCONCLUSIVE is never signed.",
+    )
+
+
 class Recipe(_Strict):
     """A whole release run: merge, calibrate, quantize, bench, verdict."""
 
@@ -382,3 +408,6 @@ class Recipe(_Strict):
         default_factory=BenchRecipe, description="What is measured; `null` to quantize only, which gives no verdict."
     )
     gate: GateRecipe = GateRecipe()
+    sign: SignRecipe | None = Field(
+        None, description="Sign each artifact that passed, with a bill of materials, at the end; not where not given."
+    )

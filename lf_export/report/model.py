@@ -288,7 +288,7 @@ class ArtifactReport(_Part):
     """Everything that was measured on one artifact, or on the baseline."""
 
     name: str
-    path: str = ""
+    path: str = Field("", description="The name of its folder or file; empty for one that is gone, as controls are.")
     format: str = Field(description="hf, gptq, gguf, …")
     scheme: str | None = Field(None, description="W4A16 g64, Q8_0, …")
     runtime: str | None = None

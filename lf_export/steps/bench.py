@@ -19,6 +19,7 @@ from lf_export.progress import say, stage
 from lf_export.provenance import machine, manifest, versions, write_manifest
 from lf_export.report.files import HTML_NAME, JSON_NAME, read_report, write_html, write_report
 from lf_export.report.model import GateSettings, Machine, Report, Suites
+from lf_export.report.places import published
 from lf_export.report.table import render_table
 from lf_export.runtimes import RUNTIMES, default_runtime
 from lf_export.runtimes.causal import load_tokenizer
@@ -30,6 +31,7 @@ from lf_export.steps.findings import artifact_report, overall_verdict
 from lf_export.steps.measure import Measured, Workload, loops_more, measure
 from lf_export.steps.measure_endpoint import ServedArtifact, check_endpoint, measure_endpoint
 from lf_export.steps.prompts import Prompt, answered, grouped, prepare
+from lf_export.steps.seal import bench_files, bench_inputs, seal_page
 from lf_export.steps.suites import load_suites
 
 BASELINE = "merged"
@@ -158,11 +160,13 @@ def bench_artifacts(
         controls = make_controls(baseline, Path(scratch) / "controls", options.threads) if options.controls else {}
         judged = {**artifacts, **controls}
         measured = _measure_all({BASELINE: baseline, **judged}, workload, dialect, tokenizer, options, Path(scratch))
-        report = _report(judged, baseline, measured, workload, suites, options, contaminated)
+        report = published(_report(judged, baseline, measured, workload, suites, options, contaminated))
         write_report(report, folder)
-        write_manifest(folder, manifest("bench", verdict=report.verdict))
+        facts = manifest("bench", verdict=report.verdict, inputs=bench_inputs(local, baseline))
+        write_manifest(folder, facts | {"files": bench_files(folder)})
     # What was measured is safe by now: the page and the cards can be made again from report.json.
     write_html(report, out / HTML_NAME)
+    seal_page(out)
     _write_cards(local, report)
     return BenchOutcome.of(report, out)
 

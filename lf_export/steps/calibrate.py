@@ -1,17 +1,19 @@
 """The calibrate step: conversations in, token ids with classes and weights out, and an audit of what survived."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lf_export.calibration.audit import render_audit
 from lf_export.calibration.build import CalibrationOptions, CalibrationSet, build
+from lf_export.checkpoint.digests import folder_facts
 from lf_export.checkpoint.staging import staging
 from lf_export.progress import stage
 from lf_export.provenance import manifest, write_manifest
 from lf_export.runtimes.causal import load_tokenizer
-from lf_export.steps.sources import data_path, suite_source
+from lf_export.steps.inputs import data_inputs
+from lf_export.steps.sources import data_path, shown_path, suite_source
 
 _SUITES = ("calls", "no-call")
 """The shipped suites: nothing that calibrates may be in them."""
@@ -68,15 +70,43 @@ def calibrate_model(options: CalibrateOptions) -> CalibrationSet:
         ),
         tokenizer,
     )
+    # whoever reads an audit has other folders
+    found = replace(found, audit=replace(found.audit, suites=tuple(map(shown_path, found.audit.suites))))
     if options.out is not None:
         with (
             stage("write calibration set", 1, "set") as advance,
             staging(options.out, overwrite=options.overwrite) as folder,
         ):
             found.save(folder)
-            write_manifest(folder, manifest("calibration", calibration=found.audit.to_json()))
+            facts = manifest(
+                "calibration",
+                calibration=found.audit.to_json(),
+                options=_manifest_options(options),
+                inputs={"data": data_inputs(source_files(options))},
+                files=folder_facts(folder),
+            )
+            write_manifest(folder, facts)
             advance()
     return found
+
+
+def source_files(options: CalibrateOptions) -> list[Path]:
+    """The files of the conversations, those that ship where none are named and the share asks for some."""
+    calls = [data_path(name, options.folder) for name in options.calls or ("shipped:calls.jsonl",)]
+    chat = [data_path(name, options.folder) for name in options.chat or ("shipped:chat.jsonl",)]
+    return [*(calls if options.call_share > 0 else ()), *(chat if options.call_share < 1 else ())]
+
+
+def _manifest_options(options: CalibrateOptions) -> dict[str, Any]:
+    return {
+        "dialect": options.dialect,
+        "call_share": options.call_share,
+        "num_samples": options.num_samples,
+        "max_seq_length": options.max_seq_length,
+        "seed": options.seed,
+        "allow_dropped": options.allow_dropped,
+        "weights": dict(options.weights),
+    }
 
 
 def _suite(name: str, folder: Path | None) -> str:

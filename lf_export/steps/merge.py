@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from lf_export.checkpoint.adapter import Adapter, open_adapter
+from lf_export.checkpoint.digests import folder_facts
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.checkpoint.lora_config import Combine
 from lf_export.checkpoint.merge import merge_checkpoint
 from lf_export.checkpoint.staging import staging
 from lf_export.provenance import digest_of, manifest, write_manifest
 from lf_export.steps.cards import inherited
+from lf_export.steps.inputs import adapter_inputs, model_inputs
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,18 @@ def merge_model(options: MergeOptions) -> dict[str, Any]:
         card = inherited(
             [options.base, *options.adapters], [str(each.get("base_model_name_or_path")) for each in facts["adapters"]]
         )
-        made = manifest("merged", base=_base_facts(stored), card=card, merge=facts)
+        made = manifest(
+            "merged",
+            base=_base_facts(stored),
+            card=card,
+            merge=facts,
+            options=_manifest_options(options),
+            inputs={
+                "base": model_inputs(stored, options.threads),
+                "adapters": [adapter_inputs(path) for path in options.adapters],
+            },
+            files=folder_facts(folder, threads=options.threads),
+        )
         write_manifest(folder, made)
     return made
 
@@ -80,6 +93,16 @@ def verify_model(options: MergeOptions) -> dict[str, Any]:
     }
 
 
+def _manifest_options(options: MergeOptions) -> dict[str, Any]:
+    return {
+        "dtype": options.dtype,
+        "weights": list(options.weights or [1.0] * len(options.adapters)),
+        "combine": options.combine,
+        "dequantize_base": options.dequantize_base,
+        "check_logits": options.check_logits,
+    }
+
+
 def _float_base(stored: Checkpoint, options: MergeOptions) -> Checkpoint:
     from lf_export.steps.dequantize import dequantized  # noqa: PLC0415 - heavy
 
@@ -95,7 +118,7 @@ def _logits(options: MergeOptions, base: Checkpoint, adapters: Sequence[Adapter]
 
 
 def _base_facts(base: Checkpoint) -> dict[str, Any]:
-    """What identifies the base without hashing its weights, which would cost more than the merge itself."""
+    """What identifies the base at a glance; the digests of its files are under `inputs`."""
     layout = [[info.name, info.dtype, list(info.shape)] for info in base.tensors.values()]
     return {
         "config_sha256": digest_of(base.config),

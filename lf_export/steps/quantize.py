@@ -11,15 +11,17 @@ from pydantic import ValidationError
 
 from lf_export.calibration.build import CalibrationSet
 from lf_export.checkpoint.carry import copy_licences
+from lf_export.checkpoint.digests import folder_facts
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.checkpoint.staging import staging
 from lf_export.errors import InputError
 from lf_export.formats import FORMATS
 from lf_export.formats.base import ArtifactFacts, Target
-from lf_export.provenance import digest_of, machine, manifest, read_manifest, sha256_file, versions, write_manifest
+from lf_export.provenance import digest_of, machine, manifest, read_manifest, versions, write_manifest
 from lf_export.report.card import CARD_NAME, artifact_card
 from lf_export.steps import cards
-from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
+from lf_export.steps.calibrate import CalibrateOptions, calibrate_model, source_files
+from lf_export.steps.inputs import calibration_inputs, data_inputs, model_inputs
 from lf_export.steps.journal import FOLDER, SCHEMA, RunJournal, interruptible
 from lf_export.steps.record import fingerprint
 from lf_export.walk.budget import default_budget, parse_size
@@ -28,6 +30,8 @@ from lf_export.walk.stream import BATCH_TOKENS, compute_dtype, walk
 
 # Options that name a file: its content counts, and its name alone is said to those who have other folders.
 _FILES = ("imatrix",)
+# What a source's manifest says of itself alone; its files are among the artifact's inputs.
+_OF_THE_FOLDER = frozenset({"machine", "versions", "files", "digest", "schema"})
 
 
 @dataclass(frozen=True)
@@ -146,9 +150,13 @@ def quantize_model(
     data: CalibrationSet
     if calibration is not None:
         data = CalibrationSet.load(calibration)
+        read = calibration_inputs(calibration)
     else:
-        data = calibrate_model(CalibrateOptions(model, dialect=dialect, num_samples=num_samples, seed=seed))
-    made = quantize_targets(checkpoint, targets, data, overwrite=overwrite, threads=threads, memory=memory)
+        wanted = CalibrateOptions(model, dialect=dialect, num_samples=num_samples, seed=seed)
+        data, read = calibrate_model(wanted), data_inputs(source_files(wanted))
+    made = quantize_targets(
+        checkpoint, targets, data, calibration_files=read, overwrite=overwrite, threads=threads, memory=memory
+    )
     return {"artifacts": made}
 
 
@@ -176,6 +184,7 @@ def quantize_targets(
     targets: Sequence[TargetPlan],
     calibration: CalibrationSet,
     *,
+    calibration_files: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     threads: int = 1,
     memory: int | None = None,
@@ -188,6 +197,7 @@ def quantize_targets(
         checkpoint: the unquantized model.
         targets: what to make.
         calibration: the samples.
+        calibration_files: the digests of the files that they are from (`steps.inputs`), for the manifests.
         overwrite: replace artifacts that exist.
         threads: to compute with.
         memory: bytes of activations that may be held, more lie on disk alone; None for a share of what is available.
@@ -210,8 +220,9 @@ def quantize_targets(
         try:
             journal.adopt(folders)
             _fill(checkpoint, list(zip(targets, folders, strict=True)), calibration, journal, threads, memory)
+            inputs = {"model": model_inputs(checkpoint, threads), "calibration": dict(calibration_files or {}) or None}
             made = {
-                str(plan.out): _complete(checkpoint, plan, folder, facts or {}, calibration)
+                str(plan.out): _complete(checkpoint, plan, folder, facts or {}, calibration, inputs, threads)
                 for plan, folder, facts in zip(targets, folders, journal.facts, strict=True)
             }
         except KeyboardInterrupt:
@@ -219,6 +230,11 @@ def quantize_targets(
             raise
         journal.close()
     return made
+
+
+def _named_files(plan: TargetPlan) -> dict[str, Any]:
+    """The digests of the files that the plan's options name."""
+    return {key: data_inputs([Path(plan.options[key])]) for key in _FILES if plan.options.get(key)}
 
 
 def _identity(checkpoint: Checkpoint, targets: Sequence[TargetPlan], calibration: CalibrationSet, threads: int) -> str:
@@ -271,7 +287,13 @@ def _fill(
 
 
 def _complete(
-    checkpoint: Checkpoint, plan: TargetPlan, folder: Path, facts: ArtifactFacts, calibration: CalibrationSet
+    checkpoint: Checkpoint,
+    plan: TargetPlan,
+    folder: Path,
+    facts: ArtifactFacts,
+    calibration: CalibrationSet,
+    inputs: Mapping[str, Any],
+    threads: int,
 ) -> dict[str, Any]:
     """Add licences, card and manifest to a finished target's folder; returns the manifest."""
     copy_licences(checkpoint.root, folder)
@@ -282,12 +304,9 @@ def _complete(
         options={key: Path(value).name if key in _FILES else value for key, value in plan.options.items()},
         calibration=calibration.audit.to_json(),
         card=cards.origin(checkpoint.root, source),
-        source=source and {key: source[key] for key in source if key not in {"machine", "versions"}},
-        files={
-            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and FOLDER not in path.relative_to(folder).parts
-        },
+        source=source and {key: source[key] for key in source if key not in _OF_THE_FOLDER},
+        inputs={**inputs, **_named_files(plan)},
+        files=folder_facts(folder, without={FOLDER}, threads=threads, hidden=True),
     )
     (folder / CARD_NAME).write_text(artifact_card(plan.name, made), encoding="utf-8")
     write_manifest(folder, made)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from lf_export.provenance import digest_of
+from lf_export.report.bom import BOM_NAME
 from lf_export.report.card import CARD_NAME
 
 _SUFFIX = ".step.json"
+_ADDED = frozenset({CARD_NAME, BOM_NAME, "model.sig"})
 
 
 def fingerprint(path: Path) -> list[tuple[str, int, int]]:
@@ -49,7 +51,8 @@ def record_path(output: Path) -> Path:
 def is_done(output: Path, digest: str) -> bool:
     """Whether `output` is there, was made by the step of that digest, and has not been changed since.
 
-    Its card does not count: a bench writes its results into it, and whoever ships it may edit it.
+    Its card does not count, a bench writes its results into it, and whoever ships it may edit it; nor do the bill of
+    materials and the signature, which a release adds.
     """
     try:
         record = json.loads(record_path(output).read_text(encoding="utf-8"))
@@ -64,7 +67,7 @@ def is_done(output: Path, digest: str) -> bool:
 
 
 def _without_card(entries: Sequence[Any]) -> list[Any]:
-    return [entry for entry in entries if entry[0] != CARD_NAME]
+    return [entry for entry in entries if entry[0] not in _ADDED]
 
 
 def is_ours(output: Path) -> bool:

@@ -17,11 +17,13 @@ from lf_export.steps.bench import BenchOptions, BenchOutcome, bench_artifacts, e
 from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
 from lf_export.steps.controls import check_names
 from lf_export.steps.dequantize import dequantized
+from lf_export.steps.inputs import calibration_inputs
 from lf_export.steps.measure_endpoint import ServedArtifact
 from lf_export.steps.merge import MergeOptions, merge_model
 from lf_export.steps.plan import Step, as_facts, bytes_text, table, totals
 from lf_export.steps.quantize import TargetPlan, check_targets, files_of, quantize_targets
 from lf_export.steps.record import claim, fingerprint, is_done, is_ours, record, step_digest
+from lf_export.steps.release import sign_judged, signer_of, unsign
 from lf_export.steps.sources import base_path, data_path, suite_fingerprint, suite_source
 from lf_export.walk.budget import default_budget, parse_size
 
@@ -94,9 +96,14 @@ def run_recipe(path: Path, threads: int | None, memory: int | None = None) -> Ru
     if waiting:
         _quantize(inputs, waiting, steps)
     if recipe.bench is None:
+        _sign(inputs, {}, None)
         text = "\n".join(str(plan.out) for plan in _targets(inputs))
         return RunOutcome(text, {"artifacts": [str(plan.out) for plan in _targets(inputs)]}, 0)
+    if recipe.sign is not None and not steps[BENCH].done:
+        unsign(plan.out for plan in _targets(inputs))
     outcome = _bench(inputs, steps[BENCH])
+    verdicts = {each["name"]: each["gate"]["verdict"] for each in outcome.facts["artifacts"] if each["gate"]}
+    _sign(inputs, verdicts, steps[BENCH].output)
     return RunOutcome(outcome.text, outcome.facts, outcome.status)
 
 
@@ -124,7 +131,15 @@ def _quantize(inputs: _Inputs, waiting: list[TargetPlan], steps: Mapping[str, St
 
     checkpoint = open_checkpoint(inputs.output / MERGED)
     calibration = CalibrationSet.load(inputs.output / CALIBRATION)
-    quantize_targets(checkpoint, waiting, calibration, overwrite=True, threads=inputs.threads, memory=inputs.memory)
+    quantize_targets(
+        checkpoint,
+        waiting,
+        calibration,
+        calibration_files=calibration_inputs(inputs.output / CALIBRATION),
+        overwrite=True,
+        threads=inputs.threads,
+        memory=inputs.memory,
+    )
     for plan in waiting:
         record(plan.out, steps[plan.name].digest)
 
@@ -174,6 +189,14 @@ def _bench(inputs: _Inputs, step: Step) -> BenchOutcome:
     return outcome
 
 
+def _sign(inputs: _Inputs, verdicts: Mapping[str, str], report: Path | None) -> None:
+    """Sign what passed, where the recipe says with what."""
+    wanted = inputs.recipe.sign
+    if wanted is not None:
+        made = {plan.name: plan.out for plan in _targets(inputs)}
+        sign_judged(made, verdicts, signer_of(wanted, inputs.folder), report, unjudged=wanted.unjudged)
+
+
 def _inputs(path: Path, threads: int | None, memory: int | None, *, prepare: bool) -> _Inputs:
     recipe = load_recipe(path)
     folder = path.resolve().parent
@@ -186,6 +209,8 @@ def _inputs(path: Path, threads: int | None, memory: int | None, *, prepare: boo
     ]
     suites = [*_judging(recipe), *([recipe.bench.chat.path] if recipe.bench else [])]
     checks += [partial(suite_source, name, folder) for name in suites]
+    if recipe.sign and prepare:  # a plan needs no key
+        checks.append(partial(signer_of, recipe.sign, folder))
     if recipe.bench and recipe.gate.controls:
         checks.append(partial(check_names, {**recipe.quantize, **recipe.bench.endpoints}))
     for check in checks:

@@ -9,10 +9,23 @@ import pytest
 from lf_export import cli
 from lf_export.errors import ExportError, InputError, MissingError, StepError
 
-COMMANDS = ["", "merge", "calibrate", "quantize", "bench", "compare", "report", "run", "inspect"]
+COMMANDS = [
+    "",
+    "merge",
+    "calibrate",
+    "quantize",
+    "bench",
+    "compare",
+    "report",
+    "run",
+    "inspect",
+    "verify",
+    "sign",
+    "bom",
+]
 HEAVY = {
     *("torch", "transformers", "numpy", "pydantic", "yaml", "rich", "gguf", "xllamacpp", "peft", "safetensors"),
-    *("jinja2", "vl_convert"),
+    *("jinja2", "vl_convert", "model_signing", "cyclonedx"),
 }
 
 _PROBE = """
