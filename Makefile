@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := lf_export tests benchmarks recipes calibration docs
 STAMP := $(VENV)/.stamp
 
-.PHONY: demo test check docs format clean
+.PHONY: demo test check docs site format clean
 
 demo: $(STAMP)-demo
 	$(BIN)/lf-export run recipes/quickstart.yaml
@@ -27,12 +27,17 @@ check: $(STAMP)-dev
 docs: $(STAMP)-dev
 	$(BIN)/python docs/generate.py
 
+# The documentation as a site, in site/.
+site: $(STAMP)-docs
+	$(BIN)/python docs/site_pages.py build/site-docs
+	$(BIN)/zensical build --strict
+
 format: $(STAMP)-dev
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
 clean:
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) runs build site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # A torch that is already in constraints.txt is installed first, by itself: a package that asks for "any torch"
 # would otherwise take a CUDA build of several gigabytes.
@@ -48,4 +53,8 @@ $(STAMP)-demo: pyproject.toml constraints.txt | $(VENV)/bin/pip
 
 $(STAMP)-dev: $(STAMP)-demo
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[gguf,gptq,onnx,endpoint,grammar,sign,try,ray]' --group dev
+	touch $@
+
+$(STAMP)-docs: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --group docs
 	touch $@

@@ -16,12 +16,24 @@ from pydantic_core import PydanticUndefined
 
 from lf_export import recipe
 from lf_export.cli import app
-from lf_export.report import schema_text
+from lf_export.errors import InputError, MissingError, StepError
+from lf_export.metrics.gate import Verdict, exit_status
+from lf_export.report import Report, schema_text
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 _RECIPE_HEAD = """\
 A recipe is a YAML file. Unknown keys are errors, and all mistakes are reported at once with file and line.
 Paths are relative to the recipe, except `output`, which is relative to the folder the command starts in.
+"""
+_REPORT_HEAD = """\
+`report.json`, which `bench` and `run` write and print with `--json`. Its [JSON Schema](report.schema.json) is made of
+the same types.
+A field that was not measured is `null`, or its default.
+"""
+_EXIT_TAIL = """\
+`merge`, `calibrate`, `quantize`, `inspect` and `recipe` give no verdict. `run` of a recipe with
+`bench: null` leaves with 0.
+What to do at each: [Put it into a release pipeline](../how-to/release-pipeline.md).
 """
 _NOTE = "<!-- made by docs/generate.py: change the code, then run `make docs` -->\n"
 
@@ -29,12 +41,17 @@ _NOTE = "<!-- made by docs/generate.py: change the code, then run `make docs` --
 def cli_page() -> str:
     """Every command's help page, as a terminal of 100 columns shows it."""
     parts = [_NOTE, "# The command line\n"]
-    context = click.Context(app, info_name="lf-export", terminal_width=100)
-    for name in ("", *app.commands):
-        command: click.Command = app.commands[name] if name else app
-        inner = click.Context(command, info_name=name, parent=context, terminal_width=100) if name else context
-        parts += [f"## lf-export {name}".rstrip() + "\n", "```text", command.get_help(inner), "```\n"]
+    for name, context in _commands(app, click.Context(app, info_name="lf-export", terminal_width=100)):
+        parts += [f"## {name}\n", "```text", context.command.get_help(context), "```\n"]
     return "\n".join(parts)
+
+
+def _commands(command: click.Command, context: click.Context) -> Iterator[tuple[str, click.Context]]:
+    """A command and those under it, each with the name that one types."""
+    yield context.command_path, context
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from _commands(inner, click.Context(inner, info_name=name, parent=context, terminal_width=100))
 
 
 def recipe_page() -> str:
@@ -45,15 +62,60 @@ def recipe_page() -> str:
         _RECIPE_HEAD,
     ]
     for title, model in _sections():
-        parts += [
-            f"## {title}\n",
-            f"{(model.__doc__ or '').strip()}\n",
-            "| key | type | default | |",
-            "|---|---|---|---|",
-        ]
-        parts += [_row(name, field) for name, field in model.model_fields.items()]
-        parts.append("")
+        parts += _table(title, model)
     return "\n".join(parts)
+
+
+def report_page() -> str:
+    """Every key of report.json."""
+    parts = [_NOTE, "# The report\n", _REPORT_HEAD]
+    for model in _parts(Report):
+        parts += _table(model.__name__, model)
+    return "\n".join(parts)
+
+
+def exit_page() -> str:
+    """Every exit status and what it means, from the classes of errors and the verdicts."""
+    rows = [(0, "done; where there is a gate, its verdict is PASS"), (1, "a bug of ours, with its traceback")]
+    rows += [(2, "a wrong command line")]
+    rows += [(kind.status, _summary(kind)) for kind in (InputError, MissingError, StepError)]
+    rows += [
+        (exit_status(verdict), f"the gate's verdict is {verdict}") for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE)
+    ]
+    lines = [f"| {status} | {meaning} |" for status, meaning in rows]
+    return "\n".join([_NOTE, "# Exit statuses\n", "| status | meaning |", "|---|---|", *lines, "", _EXIT_TAIL])
+
+
+def _summary(kind: type[Exception]) -> str:
+    """The first sentence of a class, without its status in brackets."""
+    text = (kind.__doc__ or "").strip().split("\n")[0].partition(" (exit status")[0].rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
+def _parts(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """A model and every one that its fields hold, each once."""
+    waiting, seen = [model], {model}
+    while waiting:
+        each = waiting.pop(0)
+        yield each
+        for field in each.model_fields.values():
+            for inner in _models(field.annotation):
+                if inner not in seen:
+                    seen.add(inner)
+                    waiting.append(inner)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)
+
+
+def _table(title: str, model: type[BaseModel]) -> list[str]:
+    rows = [_row(name, field) for name, field in model.model_fields.items()]
+    head = ["| key | type | default | |", "|---|---|---|---|"]
+    return [f"## {title}\n", f"{(model.__doc__ or '').strip()}\n", *head, *rows, ""]
 
 
 def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
@@ -82,7 +144,7 @@ def _row(name: str, field: FieldInfo) -> str:
     elif isinstance(field.default, BaseModel):
         default = "see below" if name in {"merge", "calibration", "gate"} else f"`{_plain(field.default)}`"
     else:
-        default = "" if field.default in {None, PydanticUndefined} else f"`{_plain(field.default)}`"
+        default = "" if field.default is None or field.default is PydanticUndefined else f"`{_plain(field.default)}`"
     return f"| `{name}` | {_type(field.annotation)} | {default} | {field.description or ''} |"
 
 
@@ -118,6 +180,10 @@ def pages() -> dict[Path, str]:
     return {
         REFERENCE / "cli.md": cli_page(),
         REFERENCE / "recipe.md": recipe_page(),
+        REFERENCE / "report.md": report_page(),
+        REFERENCE / "exit-status.md": exit_page(),
+        REFERENCE / "recipe.schema.json": recipe.schema_text(),
+        measured.ROOT / "recipes" / "recipe.schema.json": recipe.schema_text(),
         REFERENCE / "report.schema.json": schema_text(),
         measured.ROOT / "README.md": measured.readme(),
         measured.ROOT / "docs" / "explanation" / "gate.md": measured.gate(),

@@ -32,7 +32,7 @@ class Checkpoint:
     """A model folder: its tensors by name, its config, and its weight files in the order of their names.
 
     `index` is the parsed index where the weights are sharded, else None. Tensors that lie in a shard and that the
-    index does not name are not part of the checkpoint.
+    index does not name are not part of the checkpoint. One that is `planned` has shapes alone, no weights.
     """
 
     root: Path
@@ -41,6 +41,7 @@ class Checkpoint:
     shards: tuple[Path, ...]
     index: dict[str, Any] | None = None
     metadata: Mapping[Path, Mapping[str, str]] = field(default_factory=dict)
+    planned: bool = False
 
     @property
     def nbytes(self) -> int:

@@ -17,6 +17,7 @@ from lf_export.cli.compare import compare
 from lf_export.cli.inspect import inspect
 from lf_export.cli.merge import merge
 from lf_export.cli.quantize import quantize
+from lf_export.cli.recipe import recipe
 from lf_export.cli.report import report
 from lf_export.cli.run import run
 from lf_export.cli.sign import sign
@@ -42,6 +43,7 @@ app.add_command(bench)
 app.add_command(compare)
 app.add_command(report)
 app.add_command(run)
+app.add_command(recipe)
 app.add_command(inspect)
 app.add_command(verify)
 app.add_command(sign)

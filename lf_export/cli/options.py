@@ -64,6 +64,18 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")(command)
 
 
+def set_option(command: F) -> F:
+    """Add `--set KEY=VALUE`, several times: values in place of the recipe's own."""
+    return click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="A value instead of the recipe's, such as base.path=models/base or gate.margin=0.03; VALUE is YAML, paths "
+        "are relative to the working folder. May be given several times.",
+    )(command)
+
+
 def margin_option(command: F) -> F:
     """Add `--margin`."""
     return click.option(

@@ -4,32 +4,38 @@ from pathlib import Path
 
 import click
 
-from lf_export.cli.options import FOLDER, json_option, memory_option, threads_option
+from lf_export.cli.options import FOLDER, json_option, memory_option, set_option, threads_option
 
 
 @click.command(short_help="A recipe, the whole way.")
 @click.argument("recipe", type=FOLDER)
 @click.option("--dry-run", is_flag=True, help="Print the plan: steps, bytes, peak memory, disk. No weight is touched.")
+@set_option
 @threads_option
 @memory_option
 @json_option
-def run(recipe: Path, dry_run: bool, threads: int, memory: int | None, as_json: bool) -> int:
+def run(recipe: Path, dry_run: bool, settings: tuple[str, ...], threads: int, memory: int | None, as_json: bool) -> int:
     """Merge, calibrate, quantize and bench as RECIPE says, and give the verdict.
+
+    RECIPE is a file, or shipped:NAME for one that ships (`lf-export recipe list`). With --dry-run a base of config.json
+    alone is enough, and adapters may be missing: the plan says what it assumed.
 
     A run that was interrupted goes on where it stopped. The exit status is the gate's: 0 PASS, 10 FAIL,
     11 INCONCLUSIVE.
     """
     from lf_export.cli.output import emit
     from lf_export.cli.progress import shown
+    from lf_export.recipe import read_overrides
     from lf_export.steps.run import plan_text, run_recipe
 
     given = click.get_current_context().get_parameter_source("threads")
     wanted = threads if given is not click.core.ParameterSource.DEFAULT else None
+    overrides = read_overrides(settings)
     if dry_run:
-        text, facts = plan_text(recipe, wanted, memory)
+        text, facts = plan_text(recipe, wanted, memory, overrides)
         emit(facts, text, as_json=as_json)
         return 0
     with shown():
-        outcome = run_recipe(recipe, wanted, memory)
+        outcome = run_recipe(recipe, wanted, memory, overrides)
     emit(outcome.facts, outcome.text, as_json=as_json)
     return outcome.status

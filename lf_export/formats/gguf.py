@@ -26,6 +26,9 @@ from lf_export.walk.view import LayerView
 
 IMATRIX_NAME = "imatrix.gguf"
 
+_BYTES_A_TOKEN = 72
+"""Of a vocabulary that is not there yet; SmolLM2's tokenizer.json has 72 for each token."""
+
 
 class GgufOptions(FormatOptions):
     """The options of a GGUF target.
@@ -229,7 +232,13 @@ def _size(checkpoint: Checkpoint, options: GgufOptions) -> int:
     try:
         vocabulary = (checkpoint.root / "tokenizer.json").stat().st_size
     except OSError as error:
+        if checkpoint.planned:
+            return _size_with(planned, _BYTES_A_TOKEN * int(checkpoint.config.get("vocab_size", 0)))
         raise InputError(f"{checkpoint.root}: no tokenizer.json, a GGUF needs the fast tokenizer's file") from error
+    return _size_with(planned, vocabulary)
+
+
+def _size_with(planned: dict[str, list[Planned]], vocabulary: int) -> int:
     return sum(vocabulary + sum(each.nbytes for each in tensors) for tensors in planned.values())
 
 

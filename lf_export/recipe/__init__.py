@@ -19,6 +19,8 @@ from lf_export.recipe.model import (
     SuiteRecipe,
     Target,
 )
+from lf_export.recipe.override import Override, read_overrides
+from lf_export.recipe.schema import recipe_schema, recipe_value, recipe_yaml, schema_text
 
 __all__ = [
     "AdapterSource",
@@ -33,9 +35,15 @@ __all__ = [
     "LinearOverride",
     "MergeRecipe",
     "OnnxTarget",
+    "Override",
     "Recipe",
     "SignRecipe",
     "SuiteRecipe",
     "Target",
     "load_recipe",
+    "read_overrides",
+    "recipe_schema",
+    "recipe_value",
+    "recipe_yaml",
+    "schema_text",
 ]

@@ -1,23 +1,26 @@
 """Read a recipe: YAML to a `Recipe`, every mistake at once in the form `file:line: what`."""
 
-import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from lf_export.errors import InputError
-from lf_export.recipe import model
 from lf_export.recipe.model import RESERVED_NAMES, Recipe
+from lf_export.recipe.override import Override, apply
+from lf_export.recipe.suggest import Location, did_you_mean, expected_in, key_suggestion
+from lf_export.shipped import shipped
 
 _MAX_BYTES = 1 << 20
-Location = tuple[str | int, ...]
+_SHIPPED = "shipped:"
+Places = dict[Location, str]
+"""Where each key stands: `recipe.yaml:7`, or the `--set` that gave it."""
 
 
-def load_recipe(path: Path) -> Recipe:
-    """The recipe in the YAML file at `path`.
+def load_recipe(path: Path, overrides: Sequence[Override] = ()) -> Recipe:
+    """The recipe in the YAML file at `path`, with values of `overrides` in place of its own.
 
     Raises:
         InputError: the file cannot be read, is not YAML, or says something that a recipe cannot; all mistakes
@@ -31,12 +34,18 @@ def load_recipe(path: Path) -> Recipe:
     value = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(value, dict):
         raise InputError(f"{path}:1: expected a mapping with the keys of a recipe, found {_kind(value)}")
-    found = [_located(path, location, what, lines) for location, what in _name_mistakes(value)]
+    places = {location: f"{path}:{line}" for location, line in lines.items()}
+    for location, origin in apply(value, overrides):
+        for stale in [each for each in places if each[: len(location)] == location]:
+            del places[stale]
+        places[location] = origin
+    found = [_located(location, what, places) for location, what in _name_mistakes(value)]
+    found += [_located(location, what, places) for location, what in _shipped_mistakes(value)]
     recipe = None
     try:
         recipe = Recipe.model_validate(value)
     except ValidationError as error:
-        found += [_problem(path, dict(item), lines) for item in error.errors()]
+        found += [_problem(dict(item), value, places) for item in error.errors()]
     if recipe is None or found:
         raise InputError.of(sorted(set(found), key=_line_of), "docs/reference/recipe.md describes every key")
     return recipe
@@ -110,7 +119,26 @@ def _name_mistakes(value: dict[str, Any]) -> Iterator[tuple[Location, str]]:
     ]
     for where, name, known in uses:
         if name not in known:
-            yield where, f"no artifact is named {name!r}, expected one of: {', '.join(map(str, known)) or 'none'}"
+            expected = ", ".join(map(str, known)) or "none"
+            yield where, f"no artifact is named {name!r}, expected one of: {expected}{did_you_mean(name, known)}"
+
+
+def _shipped_mistakes(value: dict[str, Any]) -> Iterator[tuple[Location, str]]:
+    """Files that should ship with lf-export and do not."""
+    calibration, bench = _mapping(value, "calibration"), _mapping(value, "bench")
+    named: list[tuple[Location, Any]] = [
+        (("calibration", part, position), name)
+        for part in ("calls", "chat")
+        if isinstance(calibration.get(part), list)
+        for position, name in enumerate(calibration[part])
+    ]
+    named += [(("bench", part, "path"), _mapping(bench, part).get("path")) for part in ("calls", "no_call", "chat")]
+    for location, name in named:
+        if isinstance(name, str) and name.startswith(_SHIPPED):
+            try:
+                shipped("calibration", name.removeprefix(_SHIPPED))
+            except InputError as error:
+                yield location, error.message
 
 
 def _mapping(value: dict[str, Any], key: str) -> dict[str, Any]:
@@ -118,46 +146,42 @@ def _mapping(value: dict[str, Any], key: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _located(path: Path, location: Location, what: str, lines: dict[Location, int]) -> str:
+def _located(location: Location, what: str, places: Places) -> str:
     known = location
-    while known not in lines:
+    while known not in places:
         known = known[:-1]
     where = _dotted(location)
-    return f"{path}:{lines[known]}: {where + ': ' if where else ''}{what}"
+    return f"{places[known]}: {where + ': ' if where else ''}{what}"
 
 
-def _problem(path: Path, item: dict[str, Any], lines: dict[Location, int]) -> str:
-    location = _without_tags(item["loc"], lines)
+def _problem(item: dict[str, Any], value: dict[str, Any], places: Places) -> str:
+    location = _without_tags(item["loc"], value)
     what = str(item["msg"]).removeprefix("Value error, ")
     what = what[:1].lower() + what[1:]
     if item["type"] == "extra_forbidden":
-        what = f"unknown key{_suggestion(location)}"
+        what = f"unknown key{key_suggestion(Recipe, value, location)}"
     elif item["type"] == "missing":
         what = "missing"
+    elif item["type"] == "union_tag_invalid":
+        expected = expected_in(item["ctx"])
+        wrong = item["ctx"]["tag"]
+        what = f"no format is named {wrong!r}, expected one of: {', '.join(expected)}{did_you_mean(wrong, expected)}"
     elif item["type"] not in {"value_error", "union_tag_not_found"}:
-        what = f"{what}, found {item['input']!r}"
-    return _located(path, location, what, lines)
+        what = f"{what}, found {item['input']!r}{did_you_mean(item['input'], expected_in(item.get('ctx', {})))}"
+    return _located(location, what, places)
 
 
-def _without_tags(location: Location, lines: dict[Location, int]) -> Location:
+def _without_tags(location: Location, value: object) -> Location:
     """Pydantic puts the tag of a union into a location; the file does not have it."""
     kept: Location = ()
     for position, part in enumerate(location):
         # quantize.NAME.<tag>
-        is_tag = part in {"gptq", "gguf", "awq", "onnx"} and (*kept, part) not in lines and position == 2
-        if not is_tag:
-            kept = (*kept, part)
+        is_tag = part in {"gptq", "gguf", "awq", "onnx"} and position == 2 and location[0] == "quantize"
+        if is_tag and not (isinstance(value, dict) and part in value):
+            continue
+        kept = (*kept, part)
+        value = value.get(part) if isinstance(value, dict) else None
     return kept
-
-
-def _suggestion(location: Location) -> str:
-    """The key of any recipe section that is closest to the last part of `location`."""
-    names: set[str] = set()
-    for value in vars(model).values():
-        if isinstance(value, type) and issubclass(value, BaseModel):
-            names.update(value.model_fields)
-    close = difflib.get_close_matches(str(location[-1]), sorted(names), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _dotted(location: Location) -> str:

@@ -2,10 +2,23 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    field_serializer,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from lf_export.errors import InputError
+from lf_export.functions.dialects import DIALECTS
 from lf_export.metrics.limits import LimitName
+from lf_export.recipe.suggest import did_you_mean
 from lf_export.runtimes.endpoint_settings import Api, Endpoint, checked_url
 from lf_export.walk.budget import parse_size
 
@@ -28,8 +41,22 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _a_dialect(name: str) -> str:
+    if name not in DIALECTS:
+        raise ValueError(
+            f"no dialect is named {name!r}, expected one of {', '.join(DIALECTS)}{did_you_mean(name, DIALECTS)}"
+        )
+    return name
+
+
 class BaseSource(_Strict):
     """Where the base model comes from: a folder, or a script beside the recipe that makes one."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": [key], "properties": {key: {"type": "string"}}} for key in ("path", "script")]
+        }
+    )
 
     path: str | None = Field(None, description="A Hugging Face folder; relative to the recipe.")
     script: str | None = Field(
@@ -55,6 +82,12 @@ class AdapterSource(_Strict):
     @classmethod
     def _path_alone(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """A text alone is allowed too, which the validator before does not say."""
+        text = {"type": "string", "description": "A PEFT adapter folder; relative to the recipe."}
+        return {"anyOf": [text, handler.resolve_ref_schema(handler(core))]}
 
 
 class MergeRecipe(_Strict):
@@ -87,7 +120,9 @@ class CalibrationRecipe(_Strict):
     chat: list[str] = Field(
         default_factory=lambda: ["shipped:chat.jsonl"], description="Files of conversations without functions."
     )
-    dialect: str = Field("chat-template", description="How conversations are rendered: as the model was trained.")
+    dialect: Annotated[str, AfterValidator(_a_dialect), Field(json_schema_extra={"enum": list(DIALECTS)})] = Field(
+        "chat-template", description="How conversations are rendered: as the model was trained."
+    )
     call_share: float = Field(0.5, ge=0.0, le=1.0, description="The share of tokens from function-call conversations.")
     num_samples: int = Field(128, ge=1, description="How many conversations at the most.")
     max_seq_length: int = Field(2048, ge=16, description="Longer conversations are dropped by name, never cut.")

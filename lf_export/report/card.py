@@ -14,24 +14,10 @@ import yaml
 from lf_export.report import cells
 from lf_export.report.model import ArtifactReport, Report, SuiteFacts
 from lf_export.report.places import public
+from lf_export.report.serve import serving
 
 CARD_NAME = "README.md"
 
-_TRANSFORMERS = (
-    "Loads in Transformers with gptqmodel installed, in vLLM and in SGLang, as it is:\n\n"
-    "```python\nfrom transformers import AutoModelForCausalLM\n"
-    "model = AutoModelForCausalLM.from_pretrained(folder)\n```\n"
-)
-_RUN = {
-    "gptq": _TRANSFORMERS,
-    "awq": _TRANSFORMERS,
-    "onnx": (
-        "Loads in ONNX Runtime GenAI, and in ONNX Runtime itself with keys and values as inputs and outputs:\n\n"
-        "```python\nimport onnxruntime_genai as og\n"
-        "model = og.Model(folder)\ntokenizer = og.Tokenizer(model)\n```\n"
-    ),
-    "gguf": "Loads in llama.cpp:\n\n```sh\nllama-server --model {file} --jinja\n```\n",
-}
 _LIBRARIES = {"gptq": "transformers", "awq": "transformers", "gguf": "gguf", "onnx": "onnx"}
 # What the cards of base and adapters say of themselves that holds for what is made of them.
 CARRIED = ("language", "license", "license_name", "license_link", "base_model")
@@ -58,7 +44,6 @@ def artifact_card(
     """
     versions = manifest["versions"]
     kind = manifest["kind"]
-    model_file = next((file for file in manifest["files"] if file.endswith(".gguf") and file != "imatrix.gguf"), "")
     front = yaml.safe_dump(_front_matter(name, manifest, results, report), sort_keys=False, allow_unicode=True)
     judged = [] if results is None or report is None else _results(results, report)
     lines = [
@@ -75,7 +60,7 @@ def artifact_card(
         *judged,
         "## How to run it",
         "",
-        _RUN.get(kind, "").format(file=model_file),
+        *serving(name, manifest),
         "## How it was made",
         "",
         *(f"- {key}: {value}" for key, value in sorted(manifest["options"].items())),

@@ -23,6 +23,7 @@ from lf_export.steps import cards
 from lf_export.steps.calibrate import CalibrateOptions, calibrate_model, source_files
 from lf_export.steps.inputs import calibration_inputs, data_inputs, model_inputs
 from lf_export.steps.journal import FOLDER, SCHEMA, RunJournal, interruptible
+from lf_export.steps.modelfile import write_modelfile
 from lf_export.steps.record import fingerprint
 from lf_export.walk.budget import default_budget, parse_size
 from lf_export.walk.families import num_layers
@@ -297,6 +298,8 @@ def _complete(
 ) -> dict[str, Any]:
     """Add licences, card and manifest to a finished target's folder; returns the manifest."""
     copy_licences(checkpoint.root, folder)
+    if plan.format == "gguf":
+        write_modelfile(checkpoint, folder, str(calibration.audit.to_json().get("dialect", "chat-template")))
     source = read_manifest(checkpoint.root)
     made = manifest(
         plan.format,

@@ -1,7 +1,7 @@
 """`run`: a recipe from the base model to the verdict; what was finished before is not done again."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from lf_export.checkpoint.adapter import open_adapter
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.errors import InputError, StepError
 from lf_export.progress import say
-from lf_export.recipe import Recipe, load_recipe
+from lf_export.recipe import Override, Recipe, load_recipe
 from lf_export.steps import estimate
 from lf_export.steps.bench import BenchOptions, BenchOutcome, bench_artifacts, earlier_bench
 from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
@@ -21,7 +21,9 @@ from lf_export.steps.inputs import calibration_inputs
 from lf_export.steps.measure_endpoint import ServedArtifact
 from lf_export.steps.merge import MergeOptions, merge_model
 from lf_export.steps.plan import Step, as_facts, bytes_text, table, totals
+from lf_export.steps.planned import assumptions, check_weights, checkpoint_for_plan
 from lf_export.steps.quantize import TargetPlan, check_targets, files_of, quantize_targets
+from lf_export.steps.recipes import recipe_file
 from lf_export.steps.record import claim, fingerprint, is_done, is_ours, record, step_digest
 from lf_export.steps.release import sign_judged, signer_of, unsign
 from lf_export.steps.sources import base_path, data_path, suite_fingerprint, suite_source
@@ -41,7 +43,10 @@ class RunOutcome:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """A recipe and where everything that it names lies; `base` is None while a script has not made it."""
+    """A recipe and where everything that it names lies; `base` is None while a script has not made it.
+
+    A `dry` plan makes do with a base of config.json alone, and with adapters that are not there.
+    """
 
     recipe: Recipe
     folder: Path
@@ -50,25 +55,32 @@ class _Inputs:
     output: Path
     threads: int
     memory: int
+    dry: bool
 
 
-def plan_text(path: Path, threads: int | None, memory: int | None = None) -> tuple[str, dict[str, Any]]:
-    """The plan for a person, and as JSON values; only headers are read.
+def plan_text(
+    path: Path, threads: int | None, memory: int | None = None, overrides: Sequence[Override] = ()
+) -> tuple[str, dict[str, Any]]:
+    """The plan for a person, and as JSON values; only headers are read, or config.json where there are no weights.
 
     Raises:
         InputError: a wrong recipe, model, adapter or data.
     """
-    inputs = _inputs(path, threads, memory, prepare=False)
+    inputs = _inputs(path, threads, memory, overrides, prepare=False)
     steps = _timed(inputs, _steps(inputs))
     text = table(steps)
     if any(step.seconds is not None for step in steps):
         text += "\ntimes are estimates, from rates measured on this machine just now"
     if inputs.base is None:
         text += f"\nthe base model is not there yet: {inputs.recipe.base.script} will make it, sizes are known then"
-    return text, dict(as_facts(steps))
+    assumed = assumptions(_checkpoint(inputs), inputs.adapters)
+    text += "".join(f"\nassumed: {each}" for each in assumed)
+    return text, {**as_facts(steps), "assumptions": assumed}
 
 
-def run_recipe(path: Path, threads: int | None, memory: int | None = None) -> RunOutcome:
+def run_recipe(
+    path: Path, threads: int | None, memory: int | None = None, overrides: Sequence[Override] = ()
+) -> RunOutcome:
     """Do every step of the recipe that is not done yet, and give the verdict.
 
     Raises:
@@ -76,7 +88,7 @@ def run_recipe(path: Path, threads: int | None, memory: int | None = None) -> Ru
         MissingError: a package that a step needs is not installed.
         StepError: a step failed; what was finished before it stays.
     """
-    inputs = _inputs(path, threads, memory, prepare=True)
+    inputs = _inputs(path, threads, memory, overrides, prepare=True)
     steps = {step.name: step for step in _steps(inputs)}
     _check_outputs(steps)
     _check_disk(inputs.output, steps)
@@ -197,12 +209,17 @@ def _sign(inputs: _Inputs, verdicts: Mapping[str, str], report: Path | None) -> 
         sign_judged(made, verdicts, signer_of(wanted, inputs.folder), report, unjudged=wanted.unjudged)
 
 
-def _inputs(path: Path, threads: int | None, memory: int | None, *, prepare: bool) -> _Inputs:
-    recipe = load_recipe(path)
+def _inputs(
+    path: Path, threads: int | None, memory: int | None, overrides: Sequence[Override], *, prepare: bool
+) -> _Inputs:
+    path = recipe_file(path)
+    recipe = load_recipe(path, overrides)
     folder = path.resolve().parent
     adapters = tuple((folder / source.path).resolve() for source in recipe.adapters)
     problems = [
-        f"{path}: adapters[{n}]: {each}: no such folder" for n, each in enumerate(adapters) if not each.is_dir()
+        f"{path}: adapters[{n}]: {each}: no such folder"
+        for n, each in enumerate(adapters)
+        if prepare and not each.is_dir()
     ]
     checks: list[Callable[[], object]] = [
         partial(data_path, name, folder) for name in (*recipe.calibration.calls, *recipe.calibration.chat)
@@ -221,10 +238,11 @@ def _inputs(path: Path, threads: int | None, memory: int | None, *, prepare: boo
     if problems:
         raise InputError.of(problems)
     base = base_path(recipe.base, folder, prepare=prepare)
+    if prepare and base is not None:
+        check_weights(base)
     wanted = memory or (parse_size(recipe.memory) if recipe.memory else default_budget())
-    return _Inputs(
-        recipe, folder, base, adapters, Path(recipe.output), estimate.threads(threads or recipe.threads), wanted
-    )
+    cores = estimate.threads(threads or recipe.threads)
+    return _Inputs(recipe, folder, base, adapters, Path(recipe.output), cores, wanted, dry=not prepare)
 
 
 def _judging(recipe: Recipe) -> list[str]:
@@ -248,7 +266,7 @@ def _checkpoint(inputs: _Inputs) -> Checkpoint | None:
     """The base as the merge will see it, None while a script has not made it."""
     if inputs.base is None:
         return None
-    base = open_checkpoint(inputs.base)
+    base = checkpoint_for_plan(inputs.base) if inputs.dry else open_checkpoint(inputs.base)
     return dequantized(base) if inputs.recipe.merge.dequantize_base else base
 
 
@@ -263,7 +281,8 @@ def _steps(inputs: _Inputs) -> list[Step]:
     recipe, output = inputs.recipe, inputs.output
     base = _checkpoint(inputs)
     for adapter in inputs.adapters:
-        open_adapter(adapter)
+        if adapter.exists() or not inputs.dry:
+            open_adapter(adapter)
     files = [fingerprint(path) for path in ([inputs.base] if inputs.base else []) + list(inputs.adapters)]
     merge_options = recipe.merge.model_dump() | {"weights": _weights(recipe)}
     merge_digest = step_digest("merge", merge_options, [str(inputs.base), files])

@@ -18,6 +18,8 @@ from lf_export.walk.families import FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"])
+PIPELINES = sorted((ROOT / "docs" / "how-to" / "pipelines").glob("*.yml"))
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 FAILURES = ROOT / "docs" / "how-to" / "read-a-failure.md"
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -62,29 +64,47 @@ def test_the_index_names_every_page() -> None:
 
 def _commands(page: Path) -> Iterator[list[str]]:
     """The arguments of each `lf-export` that stands in a block of shell or YAML."""
+    if page.suffix != ".md":
+        yield from _shell_commands(page.read_text(encoding="utf-8"))
+        return
     for language, block in _FENCE.findall(page.read_text(encoding="utf-8")):
-        if language not in {"sh", "yaml"}:
+        if language in {"sh", "yaml", "console"}:
+            yield from _shell_commands(block)
+
+
+def _shell_commands(text: str) -> Iterator[list[str]]:
+    """The arguments of each `lf-export` in lines of shell."""
+    for line in text.replace("\\\n", " ").splitlines():
+        if not re.search(r"(^|[\s/])lf-export\s", line) or line.lstrip().startswith(("docker build", "#")):
             continue
-        for line in block.replace("\\\n", " ").splitlines():
-            if not re.search(r"(^|[\s/])lf-export\s", line) or line.lstrip().startswith("docker build"):
-                continue
-            lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-            lexer.whitespace_split = True
-            words = list(lexer)
-            starts = [at for at, word in enumerate(words) if word == "lf-export" or word.endswith("/lf-export")]
-            for start in starts:
-                ends = [at for at, word in enumerate(words) if word in _BREAKS and at > start]
-                yield words[start + 1 : min(ends, default=len(words))]
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words = list(lexer)
+        starts = [at for at, word in enumerate(words) if word == "lf-export" or word.endswith("/lf-export")]
+        for start in starts:
+            ends = [at for at, word in enumerate(words) if word in _BREAKS and at > start]
+            yield words[start + 1 : min(ends, default=len(words))]
 
 
 def _parses(arguments: list[str]) -> None:
     with contextlib.suppress(click.exceptions.Exit), app.make_context("lf-export", list(arguments)) as context:
-        name, command, rest = app.resolve_command(context, [*context._protected_args, *context.args])
-        assert command is not None
-        command.make_context(name, rest, parent=context).close()
+        inner, command = context, app
+        while isinstance(command, click.Group):
+            name, found, rest = command.resolve_command(inner, [*inner._protected_args, *inner.args])
+            assert found is not None
+            command = found
+            inner = command.make_context(name, rest, parent=inner)
+        inner.close()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=_name)
+def _all_commands(command: click.Command = app, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command by the words after `lf-export`."""
+    yield path, command
+    for name, inner in command.commands.items() if isinstance(command, click.Group) else ():
+        yield from _all_commands(inner, f"{path} {name}".strip())
+
+
+@pytest.mark.parametrize("page", [*PAGES, *PIPELINES, *RECIPES], ids=_name)
 def test_every_command_line_parses(
     page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,15 +133,20 @@ def test_a_wrong_command_line_is_seen() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_every_option_in_a_sentence_exists(page: Path) -> None:
     """Inline code such as `--dtype bfloat16`; a command's own name before it is checked too."""
-    known = {name for command in app.commands.values() for each in command.params for name in each.opts}
-    known |= {name for command in app.commands.values() for each in command.params for name in each.secondary_opts}
-    known |= {"--help", "--version"}
-    foreign = {"--build-arg", "--where"}  # docker's, and what a recipe's script is asked
+    known = {"--help", "--version"}
+    for _, command in _all_commands():
+        known |= {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+    # docker's, what a recipe's script is asked, llama.cpp's
+    foreign = {"--build-arg", "--where", "--jinja", "--merge", "--model"}
     for code in re.findall(r"`([^`\n]+)`", _prose(page)):
         options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", code))
         assert options - foreign <= known, code
-        if found := re.match(r"lf-export ([a-z]+)", code):
-            assert found[1] in app.commands, code
+        if found := re.match(r"lf-export ([a-z]+(?: [a-z]+)?)", code):
+            words = found[1].split()
+            names = {path for path, _ in _all_commands()}
+            assert " ".join(words) in names or words[0] in names, code
+            if isinstance(app.commands.get(words[0]), click.Group) and len(words) > 1:
+                assert " ".join(words) in names, code
 
 
 @cache

@@ -22,6 +22,8 @@ COMMANDS = [
     "verify",
     "sign",
     "bom",
+    "recipe",
+    "recipe check",
 ]
 HEAVY = {
     *("torch", "transformers", "numpy", "pydantic", "yaml", "rich", "gguf", "xllamacpp", "peft", "safetensors"),
@@ -47,7 +49,7 @@ def _cpu_seconds(code: str) -> float:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_imports_nothing_heavy(command: str) -> None:
-    arguments = [command, "--help"] if command else ["--help"]
+    arguments = [*command.split(), "--help"]
     done = subprocess.run([sys.executable, "-c", _PROBE, *arguments], check=True, capture_output=True, text=True)
     last = json.loads(done.stdout.splitlines()[-1])
     assert last["status"] == 0

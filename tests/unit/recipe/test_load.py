@@ -160,3 +160,43 @@ def test_overrides_keep_their_order_and_their_mistakes_have_lines(tmp_path: Path
     first, second = _mistakes(_recipe(tmp_path, GOOD.replace("{format: gptq, bits: 4}", wrong)))
     assert ":7: quantize.four.overrides.*.v_proj.bits: input should be 2, 3, 4 or 8, found 5" in first
     assert ":8: quantize.four.overrides.*.o_proj.bit: unknown key; did you mean 'bits'?" in second
+
+
+@pytest.mark.parametrize(
+    ("extra", "what"),
+    [
+        ("margin: 0.1\n", "margin: unknown key; it is a key of gate"),
+        ("gate: {enforc: [four]}\n", "unknown key; did you mean 'enforce'?"),
+        ("gate: {enforce: [fuor]}\n", "expected one of: four, file; did you mean 'four'?"),
+        ("calibration: {dialect: llama-function}\n", "chat-template; did you mean 'llama-functions'?"),
+        ("calibration: {calls: ['shipped:call.jsonl']}\n", "ships under calibration/; did you mean 'calls.jsonl'?"),
+        (
+            "bench: {calls: {path: 'shipped:../pyproject.toml'}}\n",
+            "bench.calls.path: nothing named '../pyproject.toml'",
+        ),
+        ("bench: {runtimes: {four: torhc}}\n", "did you mean 'torch'?"),
+        ("merge: {dtype: float-16}\n", "found 'float-16'; did you mean 'float16'?"),
+        ("bench: {cals: {path: x}}\n", "bench.cals: unknown key; did you mean 'calls'?"),
+        ("bench: {calls: {path: x, lmit: 3}}\n", "bench.calls.lmit: unknown key; did you mean 'limit'?"),
+    ],
+)
+def test_a_mistake_says_what_was_probably_meant(tmp_path: Path, extra: str, what: str) -> None:
+    (mistake,) = _mistakes(_recipe(tmp_path, GOOD + extra))
+    assert what in mistake
+    assert f":{len(GOOD.splitlines()) + 1}: " in mistake
+
+
+def test_a_key_of_another_kind_of_target_is_said_to_be_so(tmp_path: Path) -> None:
+    wrong = GOOD.replace("type: Q8_0", "type: q4_k_m, bits: 4, tpye: 3")
+    found = "\n".join(_mistakes(_recipe(tmp_path, wrong)))
+    assert "quantize.file.type: input should be" in found
+    assert "found 'q4_k_m'; did you mean 'Q4_K_M'?" in found
+    assert "quantize.file.bits: unknown key; it is a key of quantize.NAME" in found
+    assert "quantize.file.tpye: unknown key; did you mean 'type'?" in found
+
+
+@pytest.mark.parametrize("name", ["gptq", "gguf", "awq", "onnx"])
+def test_an_artifact_may_be_called_as_its_format(tmp_path: Path, name: str) -> None:
+    path = _recipe(tmp_path, GOOD.replace("  four: {format: gptq, bits: 4}", f"  {name}: {{format: gptq, bits: 5}}"))
+    (mistake,) = _mistakes(path)
+    assert f"{path}:6: quantize.{name}.bits: expected 2, 3, 4" in mistake

@@ -1,0 +1,74 @@
+"""The pages as they are laid out for the site: nothing that they link to is left behind."""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+_FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
+
+
+@pytest.fixture(scope="module")
+def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import site_pages
+    finally:
+        sys.path.remove(str(ROOT / "docs"))
+    target = tmp_path_factory.mktemp("site") / "pages"
+    target.mkdir()
+    (target / "old.md").write_text("", encoding="utf-8")
+    written = site_pages.lay_out(target)
+    assert set(written) == {path for path in target.rglob("*") if path.is_file()}
+    return target
+
+
+def test_every_page_is_there(laid_out: Path) -> None:
+    pages = {path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md")} - {Path("README.md")}
+    assert pages <= {path.relative_to(laid_out) for path in laid_out.rglob("*.md")}
+    assert (laid_out / "index.md").read_text(encoding="utf-8").startswith("# Documentation")
+
+
+def test_every_link_leads_to_a_file_of_the_site(laid_out: Path) -> None:
+    broken = []
+    for page in laid_out.rglob("*.md"):
+        for target in _LINK.findall(_FENCE.sub("", page.read_text(encoding="utf-8"))):
+            name = target.partition("#")[0]
+            if re.match(r"[a-z]+:", target) or not name:
+                continue
+            path = (page.parent / name).resolve()
+            if not path.is_file() or not path.is_relative_to(laid_out):
+                broken.append((page.name, target))
+    assert broken == []
+
+
+def test_files_that_pages_name_come_along_and_nothing_else_of_the_tree(laid_out: Path) -> None:
+    beside = {path.relative_to(laid_out / "source").parts[0] for path in (laid_out / "source").rglob("*")}
+    assert {"README.md", "recipes"} <= beside
+    assert beside <= {
+        "README.md",
+        "CHANGELOG.md",
+        "Dockerfile",
+        "recipes",
+        "calibration",
+        "benchmarks",
+        "lf_export",
+        "tests",
+    }
+    assert not list(laid_out.rglob("*.safetensors"))
+
+
+def test_every_page_has_one_title(laid_out: Path) -> None:
+    for page in laid_out.rglob("*.md"):
+        text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+        assert len(re.findall("^# ", text, re.MULTILINE)) == 1, page.name
+
+
+def test_the_site_s_settings_read() -> None:
+    project = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]
+    assert f"docs/site_pages.py {project['docs_dir']}" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert project["theme"]["font"] is False  # no page asks another host for fonts
