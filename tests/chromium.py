@@ -83,8 +83,8 @@ class Chromium:
         os.waitpid(self._process, 0)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> "Page":
-        """The page in the file `path`, loaded."""
+    def open(self, place: Path | str, *, width: int = 1280, height: int = 900, dark: bool = False) -> "Page":
+        """The page in a file or at a URL, loaded."""
         target = self.ask("Target.createTarget", {"url": "about:blank"})["targetId"]
         session = self.ask("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
         page = Page(self, session, target)
@@ -94,7 +94,7 @@ class Chromium:
         page.size(width, height)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         page.ask("Emulation.setEmulatedMedia", {"features": [scheme]})
-        page.ask("Page.navigate", {"url": path.resolve().as_uri()})
+        page.ask("Page.navigate", {"url": place if isinstance(place, str) else place.resolve().as_uri()})
         self._until(lambda: page.loaded, "the page is loaded")
         return page
 
@@ -167,6 +167,15 @@ class Page:
             raise RuntimeError(f"{script}: {found['exceptionDetails']}")
         return found["result"].get("value")
 
+    def until(self, script: str, patience: float = 30.0) -> Any:
+        """The value of an expression in the page once it is true."""
+        end = time.monotonic() + patience
+        while not (found := self.value(script)):
+            if time.monotonic() > end:
+                raise TimeoutError(f"{script}: not in {patience:g} s")
+            self.value("new Promise(done => setTimeout(done, 50))")
+        return found
+
     def size(self, width: int, height: int) -> None:
         """Set the window's inner size."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
@@ -181,12 +190,23 @@ class Page:
 
     def hover(self, selector: str) -> None:
         """Move the mouse onto the middle of an element."""
-        box = self.value(
+        x, y = self._middle(selector)
+        self.ask("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": x, "y": y})
+
+    def click(self, selector: str) -> None:
+        """Click in the middle of an element."""
+        x, y = self._middle(selector)
+        for kind in ("mousePressed", "mouseReleased"):
+            where = {"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1}
+            self.ask("Input.dispatchMouseEvent", where)
+
+    def _middle(self, selector: str) -> list[float]:
+        found: list[float] = self.value(
             f"(() => {{ const node = document.querySelector({json.dumps(selector)});"
             "node.scrollIntoView({block: 'center', behavior: 'instant'}); const box = node.getBoundingClientRect();"
             "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
         )
-        self.ask("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": box[0], "y": box[1]})
+        return found
 
     def picture(self, path: Path, *, whole: bool = True) -> None:
         """Save a screenshot as PNG."""

@@ -21,6 +21,7 @@ from lf_export.cli.recipe import recipe
 from lf_export.cli.report import report
 from lf_export.cli.run import run
 from lf_export.cli.sign import sign
+from lf_export.cli.try_ import try_
 from lf_export.cli.verify import verify
 from lf_export.errors import ExportError
 
@@ -48,6 +49,7 @@ app.add_command(inspect)
 app.add_command(verify)
 app.add_command(sign)
 app.add_command(bom)
+app.add_command(try_)
 
 
 def main() -> None:

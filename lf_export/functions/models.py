@@ -9,6 +9,7 @@ back-references) is not checked. Checking ends after a fixed number of steps, wh
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Union, get_origin
 
@@ -53,6 +54,21 @@ def arguments_model(spec: FunctionSpec) -> "ArgumentsModel":
         raise InputError(f"the schema of {spec.name!r} makes no model: {error}") from error
 
 
+@dataclass(frozen=True)
+class Mistake:
+    """One thing that a model says against a call.
+
+    Attributes:
+        kind: Pydantic's name of it, such as `missing`.
+        place: the keys and positions that lead to it, among them what Pydantic adds for its own unions.
+        message: Pydantic's sentence.
+    """
+
+    kind: str
+    place: tuple[int | str, ...]
+    message: str
+
+
 class _Budget:
     """How much of one check is left."""
 
@@ -76,6 +92,16 @@ class ArgumentsModel:
         except ValidationError as error:
             return _first(error)
         return None
+
+    def mistakes(self, arguments: Mapping[str, Any]) -> list[Mistake]:
+        """Every mistake, in Pydantic's order; none where the function would take the arguments."""
+        self._budget.steps = self._budget.depth = 0
+        try:
+            self.model.model_validate(dict(arguments), strict=True)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_context=False, include_input=False)
+            return [Mistake(each["type"], each["loc"], each["msg"]) for each in found]
+        return []
 
 
 def _first(error: ValidationError) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from lf_export.errors import InputError
 from lf_export.runtimes.base import Generation
 
 
@@ -32,3 +33,16 @@ class Answer:
         """The answer as it is given: the text without an end token at its end."""
         kept = self.ids[:-1] if self.ids and self.ids[-1] in ends else self.ids
         return Generation(tuple(self.ids), decode(kept), tuple(self.times))
+
+
+def check_room(length: int, context: int) -> int:
+    """How many tokens may follow a prompt of `length` tokens in a context of that many.
+
+    Raises:
+        InputError: the prompt is empty, or leaves none.
+    """
+    if not length:
+        raise InputError("an empty prompt cannot be continued")
+    if length >= context:
+        raise InputError(f"the prompt takes {length} tokens, the model has a context of {context}", "shorten it")
+    return context - length

@@ -89,6 +89,16 @@ class Session(Protocol):
     def generate_one(self, prompt: Sequence[int], max_new_tokens: int) -> Generation:
         """One greedy answer at batch size 1 with nothing shared, for latency."""
 
+    def stream(self, prompt: Sequence[int], max_new_tokens: int) -> Iterator[Generation]:
+        """`generate_one` token by token: what is there after each, the last is `generate_one`'s.
+
+        Nothing is computed that is not asked for; whoever has seen enough leaves the rest, and may then ask anything.
+        An answer is cut at the model's context.
+
+        Raises:
+            InputError: the prompt is empty or as long as the model's context.
+        """
+
     def close(self) -> None:
         """Free the artifact; the session is not used again."""
 

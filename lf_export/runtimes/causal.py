@@ -12,7 +12,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from lf_export.errors import InputError
-from lf_export.runtimes.answers import Answer
+from lf_export.runtimes.answers import Answer, check_room
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
 from lf_export.runtimes.rows import Rows
 
@@ -106,6 +106,19 @@ class CausalSession:
     def generate_one(self, prompt: Sequence[int], max_new_tokens: int) -> Generation:
         """See `Session.generate_one`."""
         return self.generate(prompt[:1], [prompt[1:]], max_new_tokens)[0]
+
+    def stream(self, prompt: Sequence[int], max_new_tokens: int) -> Iterator[Generation]:
+        """See `Session.stream`."""
+        context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        most = min(max_new_tokens, check_room(len(prompt), context)) if context else max_new_tokens
+        answer = Answer(time.perf_counter())
+        ((rows, _),) = self._start(prompt[:1], [prompt[1:]])
+        self._take(rows, [answer], most)
+        yield answer.generation(self.eos_ids, self.decode)
+        while not answer.over:
+            self._step(rows)
+            self._take(rows, [answer], most)
+            yield answer.generation(self.eos_ids, self.decode)
 
     def close(self) -> None:
         """Free the model."""

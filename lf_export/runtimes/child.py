@@ -96,6 +96,13 @@ class ChildSession:
         answer = self._ask(do="generate_one", prompt=_plain(prompt), max_new_tokens=max_new_tokens)
         return _generations(answer["generations"])[0]
 
+    def stream(self, prompt: Sequence[int], max_new_tokens: int) -> Iterator[Generation]:
+        """See `Session.stream`; a token is computed when it is asked for, so that an answer ends where it is left."""
+        answer = self._ask(do="stream", prompt=_plain(prompt), max_new_tokens=max_new_tokens)
+        while answer["generations"]:
+            yield _generations(answer["generations"])[0]
+            answer = self._ask(do="more")
+
     def usage(self) -> tuple[int, float]:
         """The child's peak resident memory in bytes and its CPU seconds so far."""
         answer = self._ask(do="usage")

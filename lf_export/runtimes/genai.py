@@ -17,7 +17,7 @@ import numpy as np
 
 from lf_export.errors import InputError, MissingError, StepError
 from lf_export.quant.ort import onnxruntime
-from lf_export.runtimes.answers import Answer
+from lf_export.runtimes.answers import Answer, check_room
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
 from lf_export.runtimes.onnx_graph import GraphFacts
 from lf_export.runtimes.onnx_session import FolderSession, accepts
@@ -145,6 +145,16 @@ class GenaiSession(FolderSession):
         """
         for number, (prefix, branches) in enumerate(groups):
             yield number, self.generate(prefix, branches, max_new_tokens)
+
+    def stream(self, prompt: Sequence[int], max_new_tokens: int) -> Iterator[Generation]:
+        """See `Session.stream`."""
+        most = min(max_new_tokens, check_room(len(prompt), self._facts.context))
+        answer = Answer(time.perf_counter())
+        sequence = self._begun((), len(prompt), len(prompt) + most)
+        sequence.extend(prompt, 0)
+        while not answer.over:
+            answer.take(sequence.next(), time.perf_counter(), self.eos_ids, most)
+            yield answer.generation(self.eos_ids, self.decode)
 
     def close(self) -> None:
         """Free the model."""

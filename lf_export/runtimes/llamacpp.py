@@ -10,7 +10,7 @@ import numpy as np
 
 from lf_export.checkpoint.gguf_parts import first_part, is_later_part
 from lf_export.errors import InputError, StepError
-from lf_export.runtimes.answers import Answer
+from lf_export.runtimes.answers import Answer, check_room
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
 from lf_export.runtimes.llamacpp_context import Context, Row, int32_pointer
 from lf_export.runtimes.llamacpp_groups import PARALLEL, Piece, split_last
@@ -185,6 +185,17 @@ class LlamaCppSession:
         """
         (found,) = self.generate([], [prompt], max_new_tokens)
         return found
+
+    def stream(self, prompt: Sequence[int], max_new_tokens: int) -> Iterator[Generation]:
+        """See `Session.stream`."""
+        most = min(max_new_tokens, check_room(len(prompt), self._longest))
+        piece = Piece.of(0, [], [prompt], most)
+        self._make_room(piece.cells)
+        self._forget_prefix()
+        rows = self._begin(piece, [0], most)
+        while rows:
+            rows = self._advance(rows, [piece])
+            yield self._generation(piece.answers[0])
 
     def close(self) -> None:
         """Free the model; the session is not used again."""

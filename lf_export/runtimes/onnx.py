@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lf_export.errors import InputError
-from lf_export.runtimes.answers import Answer
+from lf_export.runtimes.answers import Answer, check_room
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
 from lf_export.runtimes.onnx_graph import Graph
 from lf_export.runtimes.onnx_session import FolderSession, accepts
@@ -120,6 +120,18 @@ class OnnxSession(FolderSession):
                 yield number, [answer.generation(self.eos_ids, self.decode) for answer in answers.pop(number)]
             if rows:
                 self._advance(rows)
+
+    def stream(self, prompt: Sequence[int], max_new_tokens: int) -> Iterator[Generation]:
+        """See `Session.stream`."""
+        most = min(max_new_tokens, check_room(len(prompt), self._graph.facts.context))
+        group: PromptGroup = ((), [prompt])
+        self._make_room([group], most)
+        rows = self._begin(group, 0, most)
+        answer = rows[0].answer
+        yield answer.generation(self.eos_ids, self.decode)
+        while not answer.over:
+            self._advance(rows)
+            yield answer.generation(self.eos_ids, self.decode)
 
     def close(self) -> None:
         """Free the graph."""

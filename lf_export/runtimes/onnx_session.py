@@ -1,7 +1,7 @@
 """What both runtimes of folders in ONNX Runtime GenAI's layout share: tokenizer, end tokens, context."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lf_export.errors import InputError
@@ -46,6 +46,10 @@ class FolderSession(ABC):
     def generate_one(self, prompt: Sequence[int], max_new_tokens: int) -> Generation:
         """See `Session.generate_one`."""
         return self.generate((), [prompt], max_new_tokens)[0]
+
+    @abstractmethod
+    def stream(self, prompt: Sequence[int], max_new_tokens: int) -> Iterator[Generation]:
+        """See `Session.stream`."""
 
     @abstractmethod
     def score(self, prefix: Sequence[int], branches: Sequence[Sequence[int]], starts: Sequence[int]) -> list[Logits]:

@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from lf_export.errors import ExportError
-from lf_export.runtimes import Session, runtime
+from lf_export.runtimes import Generation, Session, runtime
 
 
 def main() -> None:
@@ -38,9 +38,18 @@ def main() -> None:
             "vocab_size": session.vocab_size,
         },
     )
+    written: Iterator[Generation] = iter(())  # an answer that is asked for token by token
     for line in sys.stdin:
         try:
-            for answer in _answers(session, json.loads(line)):
+            request = json.loads(line)
+            if request["do"] == "stream":
+                written = session.stream(request["prompt"], request["max_new_tokens"])
+            if request["do"] in {"stream", "more"}:
+                generation = next(written, None)
+                _send(answers, {"generations": [] if generation is None else [asdict(generation)]})
+                continue
+            written = iter(())
+            for answer in _answers(session, request):
                 _send(answers, answer)
         except ExportError as error:
             _send(answers, {"error": error.message, "hint": error.hint, "status": error.status})

@@ -26,6 +26,8 @@ from lf_export.runtimes.causal import load_tokenizer
 from lf_export.steps.cards import write_results
 from lf_export.steps.contamination import check_contamination
 from lf_export.steps.controls import CONTROLS, check_names, judged_control, make_controls
+from lf_export.steps.engine import Cluster, Task
+from lf_export.steps.engine_tasks import measure_one
 from lf_export.steps.evidence import item_texts
 from lf_export.steps.findings import artifact_report, overall_verdict
 from lf_export.steps.measure import Measured, Workload, loops_more, measure
@@ -121,9 +123,15 @@ def runtimes_by_name(given: Sequence[str], names: Sequence[str]) -> dict[str, st
 
 
 def bench_artifacts(
-    artifacts: Mapping[str, Path | ServedArtifact], baseline: Path, out: Path, options: BenchOptions
+    artifacts: Mapping[str, Path | ServedArtifact],
+    baseline: Path,
+    out: Path,
+    options: BenchOptions,
+    cluster: Cluster | None = None,
 ) -> BenchOutcome:
     """Judge every artifact against `baseline`; writes report.json and its views into the folder `out`.
+
+    On a `cluster` artifacts are measured beside each other, which says nothing about their speed.
 
     An earlier report in `out` is replaced when the new one is complete. Each artifact's card gets its results.
 
@@ -159,7 +167,9 @@ def bench_artifacts(
     with staging(out, overwrite=True) as folder, tempfile.TemporaryDirectory(dir=folder) as scratch:
         controls = make_controls(baseline, Path(scratch) / "controls", options.threads) if options.controls else {}
         judged = {**artifacts, **controls}
-        measured = _measure_all({BASELINE: baseline, **judged}, workload, dialect, tokenizer, options, Path(scratch))
+        measured = _measure_all(
+            {BASELINE: baseline, **judged}, workload, dialect, tokenizer, options, Path(scratch), cluster
+        )
         report = published(_report(judged, baseline, measured, workload, suites, options, contaminated))
         write_report(report, folder)
         facts = manifest("bench", verdict=report.verdict, inputs=bench_inputs(local, baseline))
@@ -195,17 +205,23 @@ def _measure_all(
     tokenizer: Any,
     options: BenchOptions,
     scratch: Path,
+    cluster: Cluster | None,
 ) -> dict[str, Measured]:
     logits = scratch / "logits"
     logits.mkdir()
     measured: dict[str, Measured] = {}
     judged = {prompt.item.id for prompt in workload.prompts if not prompt.item.variant}
+    apart: dict[str, Measured] = {}
     for name, path in paths.items():
+        if cluster is not None and measured and not apart:  # the baseline's logits are there by now
+            apart = _measured_apart(paths, workload, dialect, options, scratch, cluster)
         with stage(f"bench {name}", workload.units, "items") as advance:
             if isinstance(path, ServedArtifact):
                 measured[name] = measure_endpoint(
                     path, workload, dialect, tokenizer, baseline_logits=logits, advance=advance
                 )
+            elif name in apart:
+                measured[name] = apart[name]
             else:
                 measured[name] = measure(
                     path,
@@ -223,6 +239,34 @@ def _measure_all(
         for problem in measured[name].problems:
             say(f"{name}: {problem}")
     return measured
+
+
+def _measured_apart(
+    paths: Mapping[str, Path | ServedArtifact],
+    workload: Workload,
+    dialect: Dialect,
+    options: BenchOptions,
+    scratch: Path,
+    cluster: Cluster,
+) -> dict[str, Measured]:
+    """What tasks found out about every artifact that is not a server, the baseline left out."""
+    folder = scratch.absolute()
+    shared = {"workload": workload, "dialect": dialect, "threads": options.threads, "is_baseline": False}
+    shared |= {"workdir": folder, "baseline_logits": folder / "logits"}
+    tasks = [
+        Task(
+            f"bench {name}",
+            measure_one,
+            shared | {"path": path.absolute(), "runtime": options.runtimes.get(name) or default_runtime(path)},
+            options.threads,
+        )
+        for name, path in paths.items()
+        if isinstance(path, Path) and name != BASELINE
+    ]
+    found = {task.name.removeprefix("bench "): each for task, each in cluster.results(tasks)}
+    for each in found.values():
+        each.notes.append("measured beside others on a cluster: its times do not compare with the baseline's")
+    return found
 
 
 def _varied(items: Mapping[str, Sequence[EvalItem]], variants: Sequence[Variant], seed: int) -> list[EvalItem]:

@@ -24,10 +24,11 @@ COMMANDS = [
     "bom",
     "recipe",
     "recipe check",
+    "try",
 ]
 HEAVY = {
     *("torch", "transformers", "numpy", "pydantic", "yaml", "rich", "gguf", "xllamacpp", "peft", "safetensors"),
-    *("jinja2", "vl_convert", "model_signing", "cyclonedx"),
+    *("jinja2", "vl_convert", "model_signing", "cyclonedx", "gradio", "ray"),
 }
 
 _PROBE = """
