@@ -23,7 +23,7 @@ class Latency:
     """Batch 1, nothing shared between prompts.
 
     Attributes:
-        prompts: how many prompts were timed, after one that was not.
+        prompts: how many answers were timed, after one that was not.
         prompt_tokens: their mean length.
         ttft: time to first token, seconds.
         tpot: the gap between two tokens of an answer, seconds, over all gaps.

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from lf_export.metrics.gate import Verdict
+from lf_export.metrics.paired_latency import LatencyRatios
 
 LimitName = Literal["ttft", "tpot", "disk", "memory", "load"]
 
@@ -23,6 +24,7 @@ class Costs:
         disk: bytes.
         memory: peak bytes.
         load: seconds.
+        ratios: to the baseline where both were timed in turn; judged in place of `ttft` and `tpot`.
         representative: whether the times and the memory say something about a deployment.
     """
 
@@ -32,11 +34,12 @@ class Costs:
     memory: float | None = None
     load: float | None = None
     representative: bool = True
+    ratios: LatencyRatios | None = None
 
 
 @dataclass(frozen=True)
 class LimitVerdict:
-    """One limit. `ratio` is the artifact's over the baseline's, of medians for times; the interval has level 95 %."""
+    """One limit. `ratio` is artifact over baseline, for times see `judge_limits`; the interval has 95 %."""
 
     name: LimitName
     limit: float
@@ -67,7 +70,9 @@ def judge_limits(
     """Hold an artifact's costs against the limits, each the largest ratio to the baseline that is accepted.
 
     PASS when the ratio's interval lies at or under the limit, FAIL when it lies over it, INCONCLUSIVE between, and
-    where the ratio was not measured. Sizes have no noise: their interval is the ratio itself.
+    where the ratio was not measured. Times that were taken in turn with the baseline's have the interval of their
+    ratios by prompt; times that were taken apart have one of medians, which takes each gap as independent. Sizes have
+    no noise: their interval is the ratio itself.
     """
     return tuple(_judge(name, limit, baseline, artifact, seed) for name, limit in limits.items())
 
@@ -81,7 +86,7 @@ def slower(baseline: Costs, artifact: Costs, *, seed: int = 0) -> tuple[str, ...
         return ()
     said = []
     for name, words in (("ttft", "the first token takes"), ("tpot", "each further token takes")):
-        found = _ratio_of_medians(getattr(artifact, name), getattr(baseline, name), seed)
+        found = _ratio_of_times(name, artifact, baseline, seed)
         if found and found[1] > 1:
             ratio, lower, upper = found
             said.append(f"slower than the baseline: {words} {ratio:.2f} times as long ({lower:.2f} to {upper:.2f})")
@@ -91,14 +96,16 @@ def slower(baseline: Costs, artifact: Costs, *, seed: int = 0) -> tuple[str, ...
 def _judge(name: LimitName, limit: float, baseline: Costs, artifact: Costs, seed: int) -> LimitVerdict:
     if name != "disk" and not (baseline.representative and artifact.representative):
         return _unmeasured(name, limit, "its runtime here says nothing about a deployment")
-    ours, theirs = getattr(artifact, name), getattr(baseline, name)
     if name in {"ttft", "tpot"}:
-        found = _ratio_of_medians(ours, theirs, seed)
+        found = _ratio_of_times(name, artifact, baseline, seed)
     else:
+        ours, theirs = getattr(artifact, name), getattr(baseline, name)
         found = (ours / theirs,) * 3 if ours and theirs else None
     if found is None:
         return _unmeasured(name, limit, "it was not measured")
     ratio, lower, upper = found
+    if np.isnan(lower):
+        return _unmeasured(name, limit, "one prompt gives no interval, expected two or more")
     verdict = Verdict.FAIL if lower > limit else Verdict.PASS if upper <= limit else Verdict.INCONCLUSIVE
     shown = f"{ratio:.2f} times the baseline's"
     if lower != upper:
@@ -110,6 +117,13 @@ def _judge(name: LimitName, limit: float, baseline: Costs, artifact: Costs, seed
 
 def _unmeasured(name: LimitName, limit: float, why: str) -> LimitVerdict:
     return LimitVerdict(name, limit, None, None, None, Verdict.INCONCLUSIVE, f"{name} cannot be judged: {why}")
+
+
+def _ratio_of_times(name: str, artifact: Costs, baseline: Costs, seed: int) -> tuple[float, float, float] | None:
+    if artifact.ratios is None:
+        return _ratio_of_medians(getattr(artifact, name), getattr(baseline, name), seed)
+    found = getattr(artifact.ratios, name)
+    return None if np.isnan(found.estimate) else (found.estimate, found.lower, found.upper)
 
 
 def _ratio_of_medians(ours: Sequence[float], theirs: Sequence[float], seed: int) -> tuple[float, float, float] | None:

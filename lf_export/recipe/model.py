@@ -361,6 +361,9 @@ class BenchRecipe(_Strict):
     fidelity_items: int = Field(96, ge=0, description="Items whose reference answers are compared token by token.")
     latency_prompts: int = Field(8, ge=1, description="Prompts that are timed one at a time.")
     latency_tokens: int = Field(48, ge=2, description="Tokens generated for each timed prompt.")
+    latency_rounds: int = Field(
+        2, ge=1, description="How often each prompt is timed in artifact and baseline, in turn; even is fair to both."
+    )
     runtimes: dict[ArtifactName, Literal["torch", "transformers", "llamacpp", "onnx", "genai"]] = Field(
         default_factory=dict, description="A runtime other than the format's own, by artifact."
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from lf_export.report import accuracy, cells
+from lf_export.report.latency import ratio_rows
 from lf_export.report.model import ArtifactReport, Report, SuiteFacts
 from lf_export.report.parts import TOKEN_CLASSES
 from lf_export.report.serving import failures_text, limits_text, serving_rows, shown_rows
@@ -144,6 +145,12 @@ def _speed(report: Report) -> list[str]:
     blocks = ["## Speed and size"]
     if any(artifact.latency for artifact in report.everyone):
         blocks += ["Batch size 1; in brackets the multiple of the baseline.", cells.markdown_table(head, rows)]
+    if ratios := [(each.name, each.latency_ratios) for each in report.everyone if each.latency_ratios]:
+        columns = ("artifact", "prompts and rounds", "TTFT", "TPOT", "whole answer")
+        text = (
+            "Times over the baseline's, both timed in turn on the same prompts; in brackets 95 %, clustered by prompt."
+        )
+        blocks += [text, cells.markdown_table(columns, ratio_rows(ratios))]
     blocks.append(cells.markdown_table(("artifact", "load", "peak memory", "on disk", "of the baseline"), sizes))
     if not all(artifact.representative for artifact in report.everyone):
         blocks.append(

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import BaseModel, Field, model_validator
 
 from lf_export.report.evidence import LayerErrors, Texts
+from lf_export.report.latency import LatencyRatios
 from lf_export.report.parts import Count, Measured, Percentiles, Share
 from lf_export.report.parts import Part as _Part
 from lf_export.report.serving import ServingLevel, ShownFidelity
@@ -180,7 +181,7 @@ class Fidelity(_Part):
 class Latency(_Part):
     """Batch size 1, nothing shared between prompts."""
 
-    prompts: Count = Field(description="Prompts that were timed, after one that was not.")
+    prompts: Count = Field(description="Answers that were timed, after one that was not: prompts times rounds.")
     prompt_tokens: Measured = Field(description="Their mean length.")
     ttft: Percentiles = Field(description="Time to first token.")
     tpot: Percentiles = Field(description="Time per output token after the first, over all gaps.")
@@ -310,6 +311,9 @@ class ArtifactReport(_Part):
     )
     chat_perplexity: Measured = None
     latency: Latency | None = None
+    latency_ratios: LatencyRatios | None = Field(
+        None, description="Times over the baseline's; None where both were not timed in turn."
+    )
     serving: list[ServingLevel] = Field(default_factory=list, description="A server under load, by concurrency.")
     load_seconds: Measured = None
     cpu_seconds: Measured = Field(None, description="Processor time of the whole measurement.")

@@ -30,6 +30,7 @@ from lf_export.steps.engine import Cluster, Task
 from lf_export.steps.engine_tasks import measure_one
 from lf_export.steps.evidence import item_texts
 from lf_export.steps.findings import artifact_report, overall_verdict
+from lf_export.steps.interleaved import Beside
 from lf_export.steps.measure import Measured, Workload, loops_more, measure
 from lf_export.steps.measure_endpoint import ServedArtifact, check_endpoint, measure_endpoint
 from lf_export.steps.prompts import Prompt, answered, grouped, prepare
@@ -56,6 +57,7 @@ class BenchOptions:
     fidelity_items: int = 96
     latency_prompts: int = 8
     latency_tokens: int = 48
+    latency_rounds: int = 2
     runtimes: Mapping[str, str] = field(default_factory=dict)
     margin: float = 0.05
     alpha: float = 0.05
@@ -167,9 +169,10 @@ def bench_artifacts(
     with staging(out, overwrite=True) as folder, tempfile.TemporaryDirectory(dir=folder) as scratch:
         controls = make_controls(baseline, Path(scratch) / "controls", options.threads) if options.controls else {}
         judged = {**artifacts, **controls}
-        measured = _measure_all(
-            {BASELINE: baseline, **judged}, workload, dialect, tokenizer, options, Path(scratch), cluster
-        )
+        runtime = options.runtimes.get(BASELINE) or default_runtime(baseline)
+        with Beside(runtime, baseline, options.threads, Path(scratch)) as beside:
+            paths = {BASELINE: baseline, **judged}
+            measured = _measure_all(paths, workload, dialect, tokenizer, options, Path(scratch), beside, cluster)
         report = published(_report(judged, baseline, measured, workload, suites, options, contaminated))
         write_report(report, folder)
         facts = manifest("bench", verdict=report.verdict, inputs=bench_inputs(local, baseline))
@@ -205,6 +208,7 @@ def _measure_all(
     tokenizer: Any,
     options: BenchOptions,
     scratch: Path,
+    beside: Beside,
     cluster: Cluster | None,
 ) -> dict[str, Measured]:
     logits = scratch / "logits"
@@ -223,6 +227,7 @@ def _measure_all(
             elif name in apart:
                 measured[name] = apart[name]
             else:
+                beside.make_room()
                 measured[name] = measure(
                     path,
                     options.runtimes.get(name) or default_runtime(path),
@@ -233,7 +238,10 @@ def _measure_all(
                     baseline_logits=logits,
                     is_baseline=name == BASELINE,
                     advance=advance,
+                    beside=None if name == BASELINE else beside,
                 )
+        if name == BASELINE:
+            beside.peak_bytes = measured[name].peak_rss_bytes
         if name != BASELINE and (problem := loops_more(measured[BASELINE], measured[name], judged)):
             measured[name].problems.append(problem)
         for problem in measured[name].problems:
@@ -300,6 +308,8 @@ def _workload(
         timed=timed,
         max_new_tokens=options.max_new_tokens,
         timed_tokens=options.latency_tokens,
+        timed_rounds=options.latency_rounds,
+        seed=options.seed,
     )
 
 

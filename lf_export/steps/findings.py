@@ -13,6 +13,7 @@ from lf_export.metrics import fidelity
 from lf_export.metrics.gate import Verdict, judge_artifact, overall
 from lf_export.metrics.limits import Costs, checked_limits, judge_limits, slower
 from lf_export.provenance import digest_of, read_manifest
+from lf_export.report.latency import LatencyRatios
 from lf_export.report.model import (
     ArtifactReport,
     EndpointResult,
@@ -76,6 +77,7 @@ def artifact_report(
         fidelity_shown=shown_fidelity(prompts, found.shown),
         chat_perplexity=fidelity.perplexity(np.asarray(found.chat_nll)) if found.chat_nll else None,
         latency=None if found.latency is None else Latency.model_validate(found.latency),
+        latency_ratios=None if found.ratios is None else LatencyRatios.model_validate(found.ratios),
         serving=[ServingLevel.model_validate(each) for each in found.serving],
         load_seconds=found.load_seconds,
         cpu_seconds=found.cpu_seconds,
@@ -191,6 +193,7 @@ def _costs(found: Measured) -> Costs:
         memory=found.peak_rss_bytes,
         load=found.load_seconds,
         representative=found.representative,
+        ratios=found.ratios,
     )
 
 

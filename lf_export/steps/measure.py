@@ -14,11 +14,13 @@ from lf_export.functions.dialects import Dialect
 from lf_export.metrics import fidelity
 from lf_export.metrics.calls import JudgedAnswer, judge_item
 from lf_export.metrics.fidelity_top import TopFidelity
-from lf_export.metrics.latency import Latency, gaps
+from lf_export.metrics.latency import Latency, Times, gaps
 from lf_export.metrics.latency import measure as measure_latency
+from lf_export.metrics.paired_latency import LatencyRatios, Pair, latency_ratios
 from lf_export.metrics.serving import Level
 from lf_export.provenance import digest_of
 from lf_export.runtimes.child import ChildSession
+from lf_export.steps.interleaved import BaselineLost, Beside, time_in_turn
 from lf_export.steps.prompts import Group, Prompt
 
 Advance = Callable[..., None]
@@ -35,6 +37,8 @@ class Workload:
         timed: prompts that are timed one at a time.
         max_new_tokens: the longest answer.
         timed_tokens: tokens generated for each timed prompt.
+        timed_rounds: how often each of them is timed beside the baseline.
+        seed: draws whether baseline or artifact is first at a prompt.
     """
 
     groups: Sequence[Group]
@@ -43,6 +47,8 @@ class Workload:
     timed: Sequence[Prompt]
     max_new_tokens: int
     timed_tokens: int
+    timed_rounds: int = 2
+    seed: int = 0
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -64,6 +70,7 @@ class Measured:
         compared: by item id, in the order of the answer's tokens; empty for the baseline.
         reference_nll: the artifact's mean negative log-likelihood of reference tokens, nats, by item id.
         chat_nll: negative log-likelihood of each counted chat token, nats.
+        ratios: of its times to the baseline's where both were timed in turn.
         problems: hard floors that broke, in words.
         shown: by item id, where a server showed its likeliest tokens only.
         serving: a server under load, a level for each concurrency.
@@ -79,6 +86,7 @@ class Measured:
     latency: Latency | None = None
     ttft_seconds: list[float] = field(default_factory=list)
     tpot_seconds: list[float] = field(default_factory=list)
+    ratios: LatencyRatios | None = None
     peak_rss_bytes: int = 0
     cpu_seconds: float = float("nan")
     disk_bytes: int = 0
@@ -99,11 +107,13 @@ def measure(
     baseline_logits: Path,
     is_baseline: bool,
     advance: Advance,
+    beside: Beside | None = None,
 ) -> Measured:
     """Ask the artifact at `path` everything in `workload`, in a child process.
 
     The baseline's logits on the reference answers are written to the folder `baseline_logits`, one file an item;
-    every other artifact is compared with them. What breaks is a finding (`Measured.problems`); only a missing
+    every other artifact is compared with them. Where `beside` has room for the baseline, times are taken in turn with
+    it. What breaks is a finding (`Measured.problems`); only a missing
     package, or a baseline that breaks, is an error.
 
     Raises:
@@ -119,7 +129,7 @@ def measure(
                 _answers(session, workload, dialect, found, advance)
                 _distributions(session, workload, found, baseline_logits, advance, is_baseline=is_baseline)
                 _chat(session, workload, found, advance)
-                _speed(session, workload, found, advance)
+                _speed(session, workload, found, advance, beside)
             found.peak_rss_bytes, found.cpu_seconds = session.usage()
     except StepError as error:
         found.problems.append(error.message)
@@ -237,14 +247,38 @@ def _chat(session: ChildSession, workload: Workload, found: Measured, advance: A
         found.problems.append("logits are not finite on the chat suite")
 
 
-def _speed(session: ChildSession, workload: Workload, found: Measured, advance: Advance) -> None:
+def _speed(session: ChildSession, workload: Workload, found: Measured, advance: Advance, beside: Beside | None) -> None:
     if not workload.timed:
         return
-    session.generate_one(workload.timed[0].ids, 2)  # warm caches and kernels; not counted
-    times = []
-    for prompt in workload.timed:
-        times.append(session.generate_one(prompt.ids, workload.timed_tokens).times)
-        advance(1, "speed")
+    prompts = [prompt.ids for prompt in workload.timed]
+    answers: list[list[Times]]
+    pairs = None if beside is None else _in_turn(session, workload, found, beside)
+    if pairs is None:
+        session.generate_one(prompts[0], 2)  # warm caches and kernels; not counted
+        answers = [[session.generate_one(prompt, workload.timed_tokens).times] for prompt in prompts]
+    else:
+        found.ratios = latency_ratios(pairs, seed=workload.seed)
+        answers = [[pair.artifact for pair in rounds] for rounds in pairs]
+    advance(len(prompts), "speed")
+    times = [each for rounds in answers for each in rounds]
+    lengths = [len(prompt) for prompt, rounds in zip(prompts, answers, strict=True) for _ in rounds]
     found.ttft_seconds = [each[0] for each in times if each]
     found.tpot_seconds = gaps(times)
-    found.latency = measure_latency([len(prompt.ids) for prompt in workload.timed], times)
+    found.latency = measure_latency(lengths, times)
+
+
+def _in_turn(session: ChildSession, workload: Workload, found: Measured, beside: Beside) -> list[list[Pair]] | None:
+    """The times of both, or None and a note where there is no room for the baseline or its process ended."""
+    other = beside.session()
+    if isinstance(other, str):
+        why = other
+    else:
+        prompts = [prompt.ids for prompt in workload.timed]
+        rounds, seed = workload.timed_rounds, workload.seed
+        try:
+            return time_in_turn(other, session, prompts, workload.timed_tokens, rounds=rounds, seed=seed)
+        except BaselineLost as error:
+            why = str(error)
+            beside.close()
+    found.notes.append(f"timed alone, not in turn with the baseline, so its ratios are less certain: {why}")
+    return None

@@ -209,6 +209,7 @@ def _bench(inputs: _Inputs, step: Step, cluster: Cluster | None) -> BenchOutcome
         fidelity_items=recipe.bench.fidelity_items,
         latency_prompts=recipe.bench.latency_prompts,
         latency_tokens=recipe.bench.latency_tokens,
+        latency_rounds=recipe.bench.latency_rounds,
         variants=tuple(recipe.bench.variants),
         allow_contaminated=tuple(recipe.bench.allow_contaminated),
         runtimes=dict(recipe.bench.runtimes),

@@ -27,8 +27,13 @@ def parse_size(text: str) -> int:
 
 def default_budget(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int:
     """A quarter of the bytes that are available now: to the machine, and to the container where it has a limit."""
+    return available_memory(meminfo, group) // _SHARE
+
+
+def available_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int:
+    """The bytes that are available now, to the machine and to the container; 4 GiB where neither tells."""
     available = [free for free in (_machine(meminfo), _container(group)) if free is not None]
-    return min(available, default=_SHARE * _UNKNOWN) // _SHARE
+    return min(available, default=_SHARE * _UNKNOWN)
 
 
 def _machine(meminfo: Path) -> int | None:

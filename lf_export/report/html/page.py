@@ -16,6 +16,7 @@ from lf_export.report.html.drawing import Chart
 from lf_export.report.html.flips import browser, error_counts
 from lf_export.report.html.signs import SIGNS, endpoint_name, verdict_of
 from lf_export.report.html.tradeoffs import trade_offs
+from lf_export.report.latency import ratio_rows
 from lf_export.report.model import ArtifactReport, Report
 from lf_export.report.parts import TOKEN_CLASSES
 from lf_export.report.places import public
@@ -77,6 +78,7 @@ def to_html(report: Report) -> str:
         served=tables.under_load(report),
         shown=tables.shown_by_servers(report),
         browser=browser(report, room),
+        ratios=ratio_rows([(each.name, each.latency_ratios) for each in report.everyone if each.latency_ratios]),
         signs=SIGNS,
         verdict_of=verdict_of,
         rate=cells.rate,

@@ -1,5 +1,6 @@
 """Limits on what an artifact costs: ratios to the baseline, with intervals where there is noise."""
 
+import math
 import random
 import re
 
@@ -7,6 +8,8 @@ import pytest
 
 from lf_export.metrics.gate import Verdict
 from lf_export.metrics.limits import Costs, LimitName, LimitVerdict, checked_limits, judge_limits, slower
+from lf_export.metrics.paired_latency import LatencyRatios
+from lf_export.stats.bootstrap import Interval
 
 
 def noisy(mean: float, count: int = 200, seed: int = 0) -> list[float]:
@@ -85,3 +88,25 @@ def test_what_is_slower_beyond_noise_is_said_with_its_interval() -> None:
 )
 def test_nothing_is_said_of_the_faster_the_uncertain_the_unrepresentative_and_the_unmeasured(artifact: Costs) -> None:
     assert slower(Costs(ttft=noisy(1.0, 8), tpot=noisy(0.01)), artifact) == ()
+
+
+def ratios(ttft: Interval, tpot: Interval) -> LatencyRatios:
+    return LatencyRatios(prompts=4, rounds=2, ttft=ttft, tpot=tpot, end_to_end=tpot)
+
+
+def test_times_taken_in_turn_are_judged_by_their_own_interval() -> None:
+    in_turn = ratios(Interval(1.2, 0.9, 1.5), Interval(1.1, 1.05, 1.2))
+    baseline, artifact = Costs(ttft=noisy(1), tpot=noisy(1)), Costs(ttft=noisy(9), tpot=noisy(9), ratios=in_turn)
+    assert judged("ttft", 1.0, baseline, artifact).verdict is Verdict.INCONCLUSIVE
+    assert judged("tpot", 1.0, baseline, artifact).verdict is Verdict.FAIL
+    assert judged("tpot", 1.2, baseline, artifact).verdict is Verdict.PASS
+    assert slower(baseline, artifact) == (
+        "slower than the baseline: each further token takes 1.10 times as long (1.05 to 1.20)",
+    )
+
+
+def test_one_prompt_timed_in_turn_is_never_a_pass() -> None:
+    alone = Interval(0.1, math.nan, math.nan)
+    found = judged("tpot", 1.0, Costs(), Costs(ratios=ratios(alone, alone)))
+    assert (found.verdict, found.lower) == (Verdict.INCONCLUSIVE, None)
+    assert "one prompt gives no interval" in found.reason
