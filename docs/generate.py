@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 import measured
+import studied
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -187,6 +188,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "report.schema.json": schema_text(),
         measured.ROOT / "README.md": measured.readme(),
         measured.ROOT / "docs" / "explanation" / "gate.md": measured.gate(),
+        studied.PAGE: studied.study(),
     }
 
 
