@@ -18,7 +18,7 @@ _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EIO}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EIO, errno.ELOOP}
 
 
 @contextmanager
@@ -58,8 +58,11 @@ def staging(
             _publish(folder, out, overwrite=overwrite)
     except BaseException as error:
         if keep is not None and keep(error, folder):
+            error.add_note(f"kept, to go on with: {folder}")
             raise
         left = _discard(folder)
+        if not isinstance(error, Exception):
+            error.add_note(f"nothing was kept of: {out}")
         if left and isinstance(error, ExportError):
             error.hint = left
         elif left:
@@ -211,12 +214,8 @@ def _fsync(path: str | Path) -> None:
 def _publish(folder: Path, out: Path, *, overwrite: bool) -> None:
     if overwrite and os.path.lexists(out):
         _refuse_existing(out, overwrite=True)
-        if not _renameat2(folder, out, _RENAME_EXCHANGE):
-            aside = folder.with_name(folder.name + ".old")
-            out.rename(aside)
-            folder.rename(out)
-            aside.rename(folder)
-        _fsync(out.parent)
+        _exchange(folder, out)
+        _settle(out, lambda: _exchange(folder, out))
         if left := _discard(folder):  # the old artifact, which has changed places with the new one
             say(left)
         return
@@ -227,7 +226,24 @@ def _publish(folder: Path, out: Path, *, overwrite: bool) -> None:
     except FileExistsError:
         _refuse_existing(out, overwrite=False)
         raise
-    _fsync(out.parent)
+    _settle(out, lambda: out.rename(folder))
+
+
+def _exchange(folder: Path, out: Path) -> None:
+    if not _renameat2(folder, out, _RENAME_EXCHANGE):
+        aside = folder.with_name(folder.name + ".old")
+        out.rename(aside)
+        folder.rename(out)
+        aside.rename(folder)
+
+
+def _settle(out: Path, undo: Callable[[], object]) -> None:
+    """Bring the new name to the disk; where that fails it is taken back, for a step that fails leaves none."""
+    try:
+        _fsync(out.parent)
+    except OSError:
+        undo()
+        raise
 
 
 def _renameat2(source: Path, target: Path, flag: int) -> bool:

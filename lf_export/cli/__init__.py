@@ -21,6 +21,7 @@ from lf_export.cli.recipe import recipe
 from lf_export.cli.report import report
 from lf_export.cli.run import run
 from lf_export.cli.sign import sign
+from lf_export.cli.stop import show_stopped, stoppable
 from lf_export.cli.try_ import try_
 from lf_export.cli.verify import verify
 from lf_export.errors import ExportError
@@ -55,16 +56,16 @@ app.add_command(try_)
 def main() -> None:
     """Run the command line and exit with the status of DESIGN's table; every error is shown here."""
     try:
-        status = app.main(standalone_mode=False)
+        with stoppable():
+            status = app.main(standalone_mode=False)
     except ExportError as error:
         _show(error)
         status = error.status
     except click.ClickException as error:
         error.show()
         status = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("error: interrupted; what was finished stays", err=True)
-        click.echo("hint: run the same command again to go on", err=True)
+    except (KeyboardInterrupt, click.Abort) as error:
+        show_stopped(error)
         status = 5
     except BrokenPipeError:
         # The reader of our output has gone: nobody is left to tell, and Python must not complain at exit.

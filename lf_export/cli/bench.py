@@ -5,7 +5,7 @@ from typing import Literal
 
 import click
 
-from lf_export.cli.options import FOLDER, json_option, margin_option, threads_option
+from lf_export.cli.options import FOLDER, json_option, margin_option, threads_option, wait_option
 
 _SECONDS = click.FloatRange(min=0, min_open=True)
 
@@ -83,6 +83,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="The seed of the stratified parts.")
 @threads_option
 @json_option
+@wait_option
 def bench(
     artifacts: tuple[str, ...],
     baseline: Path | None,

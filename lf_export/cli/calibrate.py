@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lf_export.cli.options import FOLDER, json_option, overwrite_option
+from lf_export.cli.options import FOLDER, json_option, overwrite_option, wait_option
 
 
 @click.command(short_help="Render, mix and audit calibration data.")
@@ -44,6 +44,7 @@ from lf_export.cli.options import FOLDER, json_option, overwrite_option
 @click.option("-o", "--out", type=FOLDER, help="Write the calibration set to this folder.")
 @overwrite_option
 @json_option
+@wait_option
 def calibrate(
     model: Path,
     calls: tuple[str, ...],

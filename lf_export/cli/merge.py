@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from lf_export.cli.options import FOLDER, json_option, out_option, overwrite_option, threads_option
+from lf_export.cli.options import FOLDER, json_option, out_option, overwrite_option, threads_option, wait_option
 
 
 class _Weighted(click.ParamType[tuple[Path, float]]):
@@ -63,6 +63,7 @@ class _Weighted(click.ParamType[tuple[Path, float]]):
 @overwrite_option
 @threads_option
 @json_option
+@wait_option
 def merge(
     base: Path,
     adapters: tuple[tuple[Path, float], ...],

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -44,7 +45,8 @@ def memory_option(command: F) -> F:
         envvar="LF_EXPORT_MEMORY",
         show_envvar=True,
         callback=_size,
-        help="Activations to hold in memory, such as 4GB; more lie on disk [default: a quarter of what is available].",
+        help="What quantizing may take in all, such as 4GB; activations that do not fit lie on disk "
+        "[default: a quarter of what is available, for activations].",
     )(command)
 
 
@@ -90,6 +92,26 @@ def margin_option(command: F) -> F:
 def overwrite_option(command: F) -> F:
     """Add `--overwrite`."""
     return click.option("--overwrite", is_flag=True, help="Replace an output that exists.")(command)
+
+
+def wait_option(command: F) -> F:
+    """Add `--wait`; the command runs inside `waiting` where it is given."""
+
+    @click.option(
+        "--wait",
+        is_flag=True,
+        help="Wait while another run writes the output [default: end with an error that names it].",
+    )
+    @wraps(command)
+    def run(*arguments: Any, wait: bool, **keywords: Any) -> Any:
+        if not wait:
+            return command(*arguments, **keywords)
+        from lf_export.checkpoint.lock import waiting
+
+        with waiting():
+            return command(*arguments, **keywords)
+
+    return cast("F", run)
 
 
 def out_option(command: F) -> F:

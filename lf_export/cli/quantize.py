@@ -5,7 +5,16 @@ from typing import Any
 
 import click
 
-from lf_export.cli.options import FILE, FOLDER, json_option, memory_option, out_option, overwrite_option, threads_option
+from lf_export.cli.options import (
+    FILE,
+    FOLDER,
+    json_option,
+    memory_option,
+    out_option,
+    overwrite_option,
+    threads_option,
+    wait_option,
+)
 
 
 @click.command(short_help="One pass over the data, every format.")
@@ -54,6 +63,7 @@ from lf_export.cli.options import FILE, FOLDER, json_option, memory_option, out_
 @threads_option
 @memory_option
 @json_option
+@wait_option
 def quantize(
     model: Path,
     formats: tuple[str, ...],

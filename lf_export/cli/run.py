@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lf_export.cli.options import FOLDER, json_option, memory_option, set_option, threads_option
+from lf_export.cli.options import FOLDER, json_option, memory_option, set_option, threads_option, wait_option
 
 
 @click.command(short_help="A recipe, the whole way.")
@@ -22,6 +22,7 @@ from lf_export.cli.options import FOLDER, json_option, memory_option, set_option
 @threads_option
 @memory_option
 @json_option
+@wait_option
 def run(
     recipe: Path,
     dry_run: bool,

@@ -1,7 +1,6 @@
 """onnxruntime-genai's builder, in a child process: it prints, keeps memory, and exits with 0 whatever it wrote."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,7 +49,7 @@ def build(source: Path, out: Path, scratch: Path, route: Route, options: Mapping
     Raises:
         StepError: the builder failed, or left no graph.
     """
-    command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(source), "-o", str(out)]
+    command = ["onnxruntime_genai.models.builder", "-i", str(source), "-o", str(out)]
     command += ["-p", route.precision, "-e", route.provider, "-c", str(scratch / "cache"), "--extra_options"]
     command += [f"{name}={value}" for name, value in options.items()]
     memory = "it needs about four times the model's size in memory"

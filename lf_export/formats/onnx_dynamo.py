@@ -1,7 +1,6 @@
 """torch's dynamo exporter (opset 23), in a child process: a graph of standard operators alone."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def export(checkpoint: Checkpoint, out: Path, scratch: Path, precision: str, thr
         "precision": precision,
         "windows": attention_windows(checkpoint),
     }
-    command = [sys.executable, "-m", "lf_export.formats.onnx_dynamo_child", json.dumps(asked)]
+    command = ["lf_export.formats.onnx_dynamo_child", json.dumps(asked)]
     memory = "it holds the whole model in memory, and half a gigabyte of its own"
     made = [out / GRAPH_NAME, out / f"{GRAPH_NAME}.data"]
     run_exporter(command, "torch's dynamo exporter", scratch / "dynamo.log", made, threads, memory)

@@ -38,7 +38,7 @@ class ChildSession:
         os.close(descriptor)
         self._logits = Path(name)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "lf_export.runtimes.worker", runtime, str(path), str(threads)],
+            [sys.executable, "-m", "lf_export.runtimes.worker", runtime, str(path), str(threads), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -47,8 +47,8 @@ class ChildSession:
         )
         try:
             hello = self._receive()
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            self._end(error)
             raise
         self.name: str = hello["name"]
         self.representative: bool = hello["representative"]
@@ -62,6 +62,12 @@ class ChildSession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Close; where the run is being stopped nobody waits for an answer that is under way."""
+        if error is not None and not isinstance(error, Exception):
+            self._process.kill()
         self.close()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:

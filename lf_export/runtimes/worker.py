@@ -16,11 +16,13 @@ from typing import IO, Any
 import numpy as np
 
 from lf_export.errors import ExportError
+from lf_export.orphan import end_with
 from lf_export.runtimes import Generation, Session, runtime
 
 
 def main() -> None:
-    """Load `argv[2]` in runtime `argv[1]` with `argv[3]` threads, and serve until standard input ends."""
+    """Load `argv[2]` in runtime `argv[1]` with `argv[3]` threads, and serve until standard input or the parent ends."""
+    end_with(int(sys.argv[4]))
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:

@@ -11,6 +11,7 @@ from typing import Any
 from lf_export.calibration.suites import EvalItem, stratified
 from lf_export.calibration.tokens import TokenClass, encode
 from lf_export.calibration.variants import Variant, parse_variant, vary
+from lf_export.checkpoint.lock import writing
 from lf_export.checkpoint.staging import staging
 from lf_export.errors import InputError
 from lf_export.functions.dialects import Dialect, dialect_for
@@ -26,6 +27,7 @@ from lf_export.runtimes.causal import load_tokenizer
 from lf_export.steps.cards import write_results
 from lf_export.steps.contamination import check_contamination
 from lf_export.steps.controls import CONTROLS, check_names, judged_control, make_controls
+from lf_export.steps.disk import check_disk
 from lf_export.steps.engine import Cluster, Task
 from lf_export.steps.engine_tasks import measure_one
 from lf_export.steps.evidence import item_texts
@@ -142,6 +144,17 @@ def bench_artifacts(
         MissingError: a runtime's package is not installed.
         StepError: the baseline cannot be measured, or a server does not answer before it is.
     """
+    with writing(out):
+        return _bench(artifacts, baseline, out, options, cluster)
+
+
+def _bench(
+    artifacts: Mapping[str, Path | ServedArtifact],
+    baseline: Path,
+    out: Path,
+    options: BenchOptions,
+    cluster: Cluster | None,
+) -> BenchOutcome:
     unknown = [name for name in options.enforce or () if name not in artifacts]
     if unknown:
         raise InputError(f"no artifact is named {unknown[0]!r}, expected one of: {', '.join(artifacts)}")
@@ -166,6 +179,8 @@ def bench_artifacts(
     for served in artifacts.values():
         if isinstance(served, ServedArtifact):
             check_endpoint(served, workload, dialect, tokenizer)
+    compared = 64 * 4 * len(tokenizer) * options.fidelity_items  # the baseline's logits, an answer is seldom longer
+    check_disk({out: 1_000_000 + compared})
     with staging(out, overwrite=True) as folder, tempfile.TemporaryDirectory(dir=folder) as scratch:
         controls = make_controls(baseline, Path(scratch) / "controls", options.threads) if options.controls else {}
         judged = {**artifacts, **controls}

@@ -8,6 +8,7 @@ from typing import Any
 from lf_export.calibration.audit import render_audit
 from lf_export.calibration.build import CalibrationOptions, CalibrationSet, build
 from lf_export.checkpoint.digests import folder_facts
+from lf_export.checkpoint.lock import writing
 from lf_export.checkpoint.staging import staging
 from lf_export.progress import stage
 from lf_export.provenance import manifest, write_manifest
@@ -51,6 +52,11 @@ def calibrate_model(options: CalibrateOptions) -> CalibrationSet:
     Raises:
         InputError: data that cannot be read, or call tokens that are lost.
     """
+    with writing(*([options.out] if options.out else [])):
+        return _calibrate(options)
+
+
+def _calibrate(options: CalibrateOptions) -> CalibrationSet:
     tokenizer = load_tokenizer(options.model)
     found = build(
         CalibrationOptions(

@@ -19,6 +19,7 @@ from lf_export.metrics.latency import measure as measure_latency
 from lf_export.metrics.paired_latency import LatencyRatios, Pair, latency_ratios
 from lf_export.metrics.serving import Level
 from lf_export.provenance import digest_of
+from lf_export.report.card import CARD_NAME
 from lf_export.runtimes.child import ChildSession
 from lf_export.steps.interleaved import BaselineLost, Beside, time_in_turn
 from lf_export.steps.prompts import Group, Prompt
@@ -152,14 +153,17 @@ def loops_more(baseline: Measured, found: Measured, judged: Collection[str]) -> 
 
 
 def disk_bytes(path: Path) -> int:
-    """The bytes of a file with its parts, or of all files in a folder; an importance matrix does not count."""
+    """The bytes of a file with its parts, or of all files in a folder; an importance matrix does not count.
+
+    Nor does the card: a bench writes its results into it, and the next one would find another size.
+    """
     if path.is_file():
         return sum(part.stat().st_size for part in parts_of(path) if part.is_file())
     return sum(
         (Path(folder) / name).stat().st_size
         for folder, _, names in os.walk(path)
         for name in names
-        if name != "imatrix.gguf"
+        if name not in {"imatrix.gguf", CARD_NAME}
     )
 
 

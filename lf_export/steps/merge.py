@@ -8,11 +8,14 @@ from typing import Any
 from lf_export.checkpoint.adapter import Adapter, open_adapter
 from lf_export.checkpoint.digests import folder_facts
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
+from lf_export.checkpoint.lock import writing
 from lf_export.checkpoint.lora_config import Combine
 from lf_export.checkpoint.merge import merge_checkpoint
 from lf_export.checkpoint.staging import staging
 from lf_export.provenance import digest_of, manifest, write_manifest
+from lf_export.steps import estimate
 from lf_export.steps.cards import inherited
+from lf_export.steps.disk import check_disk
 from lf_export.steps.inputs import adapter_inputs, model_inputs
 
 
@@ -45,7 +48,8 @@ def merge_model(options: MergeOptions) -> dict[str, Any]:
     stored = open_checkpoint(options.base)
     base = _float_base(stored, options)
     adapters = [open_adapter(path) for path in options.adapters]
-    with staging(options.out, overwrite=options.overwrite) as folder:
+    check_disk({options.out: estimate.merge(base, options.dtype).writes or 0})
+    with writing(options.out), staging(options.out, overwrite=options.overwrite) as folder:
         facts = merge_checkpoint(base, adapters, folder, options.dtype, options.weights, options.combine).as_dict()
         if options.check_logits:
             facts["logits"] = _logits(options, base, adapters, folder)

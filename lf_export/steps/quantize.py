@@ -13,6 +13,7 @@ from lf_export.calibration.build import CalibrationSet
 from lf_export.checkpoint.carry import copy_licences
 from lf_export.checkpoint.digests import folder_facts
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
+from lf_export.checkpoint.lock import writing
 from lf_export.checkpoint.staging import staging
 from lf_export.errors import InputError
 from lf_export.formats import FORMATS
@@ -21,6 +22,7 @@ from lf_export.provenance import digest_of, machine, manifest, read_manifest, ve
 from lf_export.report.card import CARD_NAME, artifact_card
 from lf_export.steps import cards
 from lf_export.steps.calibrate import CalibrateOptions, calibrate_model, source_files
+from lf_export.steps.disk import check_disk
 from lf_export.steps.inputs import calibration_inputs, data_inputs, model_inputs
 from lf_export.steps.journal import FOLDER, SCHEMA, RunJournal, interruptible
 from lf_export.steps.modelfile import write_modelfile
@@ -142,22 +144,30 @@ def quantize_model(
 ) -> dict[str, Any]:
     """Quantize the model in `model` to every target in one pass; returns each artifact's manifest by path.
 
+    `memory` is for the whole step, in bytes; None takes a share of what is available for the activations.
+
     Raises:
-        InputError: a model, options or data that cannot be used.
-        StepError: an artifact did not prove itself, or cannot be written.
+        InputError: a model, options or data that cannot be used, or too little memory.
+        StepError: an artifact did not prove itself, cannot be written, or does not fit the disk.
     """
+    from lf_export.steps import estimate  # noqa: PLC0415 - it counts what is planned here
+
     checkpoint = open_checkpoint(model)
     check_targets(checkpoint, targets)
+    check_disk({target.out: estimate.target_disk(checkpoint, target) for target in targets})
+    if memory is not None:
+        memory = estimate.activations_within(memory, checkpoint, targets)
     data: CalibrationSet
-    if calibration is not None:
-        data = CalibrationSet.load(calibration)
-        read = calibration_inputs(calibration)
-    else:
-        wanted = CalibrateOptions(model, dialect=dialect, num_samples=num_samples, seed=seed)
-        data, read = calibrate_model(wanted), data_inputs(source_files(wanted))
-    made = quantize_targets(
-        checkpoint, targets, data, calibration_files=read, overwrite=overwrite, threads=threads, memory=memory
-    )
+    with writing(*[target.out for target in targets]):
+        if calibration is not None:
+            data = CalibrationSet.load(calibration)
+            read = calibration_inputs(calibration)
+        else:
+            wanted = CalibrateOptions(model, dialect=dialect, num_samples=num_samples, seed=seed)
+            data, read = calibrate_model(wanted), data_inputs(source_files(wanted))
+        made = quantize_targets(
+            checkpoint, targets, data, calibration_files=read, overwrite=overwrite, threads=threads, memory=memory
+        )
     return {"artifacts": made}
 
 
@@ -212,8 +222,7 @@ def quantize_targets(
     journal = RunJournal(_identity(checkpoint, targets, calibration, threads), num_layers(checkpoint.config))
     with ExitStack() as stack:
         stack.enter_context(interruptible())
-        for plan in targets:
-            plan.out.parent.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(writing(*[plan.out for plan in targets]))
         folders = [
             stack.enter_context(staging(plan.out, overwrite=overwrite, adopt=True, keep=journal.keeps))
             for plan in targets

@@ -1,6 +1,5 @@
 """`run`: a recipe from the base model to the verdict; what was finished before is not done again."""
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,6 +8,7 @@ from typing import Any
 
 from lf_export.checkpoint.adapter import open_adapter
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
+from lf_export.checkpoint.lock import writing
 from lf_export.errors import InputError, StepError
 from lf_export.progress import say
 from lf_export.recipe import Override, Recipe, load_recipe
@@ -17,12 +17,13 @@ from lf_export.steps.bench import BenchOptions, BenchOutcome, bench_artifacts, e
 from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
 from lf_export.steps.controls import check_names
 from lf_export.steps.dequantize import dequantized
+from lf_export.steps.disk import check_disk
 from lf_export.steps.engine import Cluster, Task, opened
 from lf_export.steps.engine_tasks import quantize_one
 from lf_export.steps.inputs import calibration_inputs
 from lf_export.steps.measure_endpoint import ServedArtifact
 from lf_export.steps.merge import MergeOptions, merge_model
-from lf_export.steps.plan import Step, as_facts, bytes_text, table, totals
+from lf_export.steps.plan import Step, as_facts, table, totals
 from lf_export.steps.planned import assumptions, check_weights, checkpoint_for_plan
 from lf_export.steps.quantize import TargetPlan, check_targets, files_of, quantize_targets
 from lf_export.steps.recipes import recipe_file
@@ -99,13 +100,24 @@ def run_recipe(
         MissingError: a package that a step needs is not installed.
         StepError: a step failed; what was finished before it stays.
     """
-    inputs = _inputs(path, threads, memory, overrides, prepare=True)
+    output = Path(load_recipe(recipe_file(path), overrides).output)
+    with writing(output):
+        inputs = _inputs(path, threads, memory, overrides, prepare=True)
+        return _run(inputs, engine, address)
+
+
+def _run(inputs: _Inputs, engine: str, address: str | None) -> RunOutcome:
     steps = {step.name: step for step in _steps(inputs)}
     _check_outputs(steps)
     _check_disk(inputs.output, steps)
     inputs.output.mkdir(parents=True, exist_ok=True)
-    with opened(engine, address) as cluster:
-        return _done(inputs, steps, cluster)
+    try:
+        with opened(engine, address) as cluster:
+            return _done(inputs, steps, cluster)
+    except KeyboardInterrupt as error:
+        finished = [step.name for step in steps.values() if is_done(step.output, step.digest)]
+        error.add_note(f"finished steps, which are kept: {', '.join(finished) or 'none'}")
+        raise
 
 
 def _done(inputs: _Inputs, steps: Mapping[str, Step], cluster: Cluster | None) -> RunOutcome:
@@ -277,9 +289,17 @@ def _inputs(
     base = base_path(recipe.base, folder, prepare=prepare)
     if prepare and base is not None:
         check_weights(base)
-    wanted = memory or (parse_size(recipe.memory) if recipe.memory else default_budget())
-    cores = estimate.threads(threads or recipe.threads)
-    return _Inputs(recipe, folder, base, adapters, Path(recipe.output), cores, wanted, dry=not prepare)
+    wanted = memory or (parse_size(recipe.memory) if recipe.memory else None)
+    inputs = _Inputs(
+        *(recipe, folder, base, adapters, Path(recipe.output)),
+        threads=estimate.threads(threads or recipe.threads),
+        memory=wanted or default_budget(),
+        dry=not prepare,
+    )
+    checkpoint = _checkpoint(inputs)
+    if wanted is None or checkpoint is None:
+        return inputs
+    return replace(inputs, memory=estimate.activations_within(wanted, checkpoint, _targets(inputs)))
 
 
 def _judging(recipe: Recipe) -> list[str]:
@@ -411,12 +431,5 @@ def _check_outputs(steps: Mapping[str, Step]) -> None:
 
 def _check_disk(output: Path, steps: Mapping[str, Step]) -> None:
     needed = totals(list(steps.values()))["disk"]
-    place = output
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if needed is not None and needed > free:
-        raise StepError(
-            f"{output}: needs {bytes_text(needed)} of disk, {bytes_text(free)} are free",
-            "free some space, or choose another output",
-        )
+    if needed is not None:
+        check_disk({output: needed})
