@@ -14,6 +14,7 @@ from lf_export.cli.bench import bench
 from lf_export.cli.bom import bom
 from lf_export.cli.calibrate import calibrate
 from lf_export.cli.compare import compare
+from lf_export.cli.doctor import doctor
 from lf_export.cli.inspect import inspect
 from lf_export.cli.merge import merge
 from lf_export.cli.quantize import quantize
@@ -51,6 +52,7 @@ app.add_command(verify)
 app.add_command(sign)
 app.add_command(bom)
 app.add_command(try_)
+app.add_command(doctor)
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def open_session(path: Path, threads: int) -> "GenaiSession":
     """
     began = time.perf_counter()
     facts = GraphFacts.read(path)
-    library = _library()
+    library = check_library()
     if facts.cuda and not library.is_cuda_available():
         raise MissingError(
             f"{path}: the graph is for the provider cuda (CUDAExecutionProvider), which the installed "
@@ -176,7 +176,7 @@ class _Sequence:
     """One sequence in the library's memory, which grows and is rewound."""
 
     def __init__(self, model: Any, room: int) -> None:
-        library = _library()
+        library = check_library()
         self.room = room
         parameters = library.GeneratorParams(model)
         parameters.set_search_options(**_SEARCH, max_length=room)
@@ -210,8 +210,8 @@ class _Sequence:
         return int(self._generator.get_next_tokens()[0])
 
 
-def _library() -> ModuleType:
-    """The module, its telemetry silenced.
+def check_library() -> ModuleType:
+    """ONNX Runtime GenAI's module, its telemetry silenced.
 
     Raises:
         MissingError: it is not installed or cannot be imported, or ONNX Runtime is not there once.

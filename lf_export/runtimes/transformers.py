@@ -24,10 +24,7 @@ def open_session(path: Path, threads: int) -> CausalSession:
     Raises:
         MissingError: gptqmodel is not installed.
     """
-    if importlib.util.find_spec("gptqmodel") is None:
-        raise MissingError(
-            "gptqmodel is not installed, the transformers runtime needs its kernels", "pip install 'lf-export[gptq]'"
-        )
+    check_kernels()
     from transformers import AutoModelForCausalLM  # noqa: PLC0415 - heavy
 
     torch.set_num_threads(threads)
@@ -44,3 +41,15 @@ def open_session(path: Path, threads: int) -> CausalSession:
     return CausalSession(
         model.eval(), load_tokenizer(path), name=name, representative=True, load_seconds=time.perf_counter() - began
     )
+
+
+def check_kernels() -> None:
+    """See that there are kernels for GPTQ and AWQ.
+
+    Raises:
+        MissingError: gptqmodel is not installed.
+    """
+    if importlib.util.find_spec("gptqmodel") is None:
+        raise MissingError(
+            "gptqmodel is not installed, the transformers runtime needs its kernels", "pip install 'lf-export[gptq]'"
+        )

@@ -11,6 +11,8 @@ from lf_export.steps.engine import Task
 
 # A worker that is lost is replaced that often; what it had finished is in the journals of its step.
 _RETRIES = 3
+# Ray gives up on its own processes after half a minute, which a busy machine takes.
+_START_SECONDS = "180"
 # Results are paths and figures: Ray's least store is enough.
 _STORE_BYTES = 80 << 20
 
@@ -24,6 +26,7 @@ def ray_cluster(address: str | None) -> Iterator["RayCluster"]:
         StepError: the cluster cannot be started or reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", _START_SECONDS)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what the worker sees of a GPU is not hidden
     try:
         import ray  # noqa: PLC0415 - an extra
@@ -36,7 +39,7 @@ def ray_cluster(address: str | None) -> Iterator["RayCluster"]:
     }
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level="error", **({} if address else own))
-    except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+    except Exception as error:  # Ray raises plain ones: "The current node timed out during startup"
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise StepError(f"ray: no cluster at {address or 'this machine'}: {first}", "see --ray-address") from error
     try:
