@@ -71,6 +71,8 @@ def quantize(folder: Path, out: Path, formats: Sequence[str] = QUICK, **changes:
     said = Said()
     with reporting(said):
         quantize_targets(open_checkpoint(folder), plans(out, formats, **changes), calibration, memory=memory)
+    # a killed run leaves its lock, which the next one takes over and says so
+    said.lines = [line for line in said.lines if not line.startswith("taking over the lock of process")]
     return said
 
 

@@ -28,8 +28,6 @@ from lf_export.steps.cards import write_results
 from lf_export.steps.contamination import check_contamination
 from lf_export.steps.controls import CONTROLS, check_names, judged_control, make_controls
 from lf_export.steps.disk import check_disk
-from lf_export.steps.engine import Cluster, Task
-from lf_export.steps.engine_tasks import measure_one
 from lf_export.steps.evidence import item_texts
 from lf_export.steps.findings import artifact_report, overall_verdict
 from lf_export.steps.interleaved import Beside
@@ -131,11 +129,8 @@ def bench_artifacts(
     baseline: Path,
     out: Path,
     options: BenchOptions,
-    cluster: Cluster | None = None,
 ) -> BenchOutcome:
     """Judge every artifact against `baseline`; writes report.json and its views into the folder `out`.
-
-    On a `cluster` artifacts are measured beside each other, which says nothing about their speed.
 
     An earlier report in `out` is replaced when the new one is complete. Each artifact's card gets its results.
 
@@ -145,7 +140,7 @@ def bench_artifacts(
         StepError: the baseline cannot be measured, or a server does not answer before it is.
     """
     with writing(out):
-        return _bench(artifacts, baseline, out, options, cluster)
+        return _bench(artifacts, baseline, out, options)
 
 
 def _bench(
@@ -153,7 +148,6 @@ def _bench(
     baseline: Path,
     out: Path,
     options: BenchOptions,
-    cluster: Cluster | None,
 ) -> BenchOutcome:
     unknown = [name for name in options.enforce or () if name not in artifacts]
     if unknown:
@@ -187,7 +181,7 @@ def _bench(
         runtime = options.runtimes.get(BASELINE) or default_runtime(baseline)
         with Beside(runtime, baseline, options.threads, Path(scratch)) as beside:
             paths = {BASELINE: baseline, **judged}
-            measured = _measure_all(paths, workload, dialect, tokenizer, options, Path(scratch), beside, cluster)
+            measured = _measure_all(paths, workload, dialect, tokenizer, options, Path(scratch), beside)
         report = published(_report(judged, baseline, measured, workload, suites, options, contaminated))
         write_report(report, folder)
         facts = manifest("bench", verdict=report.verdict, inputs=bench_inputs(local, baseline))
@@ -224,23 +218,17 @@ def _measure_all(
     options: BenchOptions,
     scratch: Path,
     beside: Beside,
-    cluster: Cluster | None,
 ) -> dict[str, Measured]:
     logits = scratch / "logits"
     logits.mkdir()
     measured: dict[str, Measured] = {}
     judged = {prompt.item.id for prompt in workload.prompts if not prompt.item.variant}
-    apart: dict[str, Measured] = {}
     for name, path in paths.items():
-        if cluster is not None and measured and not apart:  # the baseline's logits are there by now
-            apart = _measured_apart(paths, workload, dialect, options, scratch, cluster)
         with stage(f"bench {name}", workload.units, "items") as advance:
             if isinstance(path, ServedArtifact):
                 measured[name] = measure_endpoint(
                     path, workload, dialect, tokenizer, baseline_logits=logits, advance=advance
                 )
-            elif name in apart:
-                measured[name] = apart[name]
             else:
                 beside.make_room()
                 measured[name] = measure(
@@ -262,34 +250,6 @@ def _measure_all(
         for problem in measured[name].problems:
             say(f"{name}: {problem}")
     return measured
-
-
-def _measured_apart(
-    paths: Mapping[str, Path | ServedArtifact],
-    workload: Workload,
-    dialect: Dialect,
-    options: BenchOptions,
-    scratch: Path,
-    cluster: Cluster,
-) -> dict[str, Measured]:
-    """What tasks found out about every artifact that is not a server, the baseline left out."""
-    folder = scratch.absolute()
-    shared = {"workload": workload, "dialect": dialect, "threads": options.threads, "is_baseline": False}
-    shared |= {"workdir": folder, "baseline_logits": folder / "logits"}
-    tasks = [
-        Task(
-            f"bench {name}",
-            measure_one,
-            shared | {"path": path.absolute(), "runtime": options.runtimes.get(name) or default_runtime(path)},
-            options.threads,
-        )
-        for name, path in paths.items()
-        if isinstance(path, Path) and name != BASELINE
-    ]
-    found = {task.name.removeprefix("bench "): each for task, each in cluster.results(tasks)}
-    for each in found.values():
-        each.notes.append("measured beside others on a cluster: its times do not compare with the baseline's")
-    return found
 
 
 def _varied(items: Mapping[str, Sequence[EvalItem]], variants: Sequence[Variant], seed: int) -> list[EvalItem]:

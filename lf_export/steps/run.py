@@ -18,8 +18,6 @@ from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
 from lf_export.steps.controls import check_names
 from lf_export.steps.dequantize import dequantized
 from lf_export.steps.disk import check_disk
-from lf_export.steps.engine import Cluster, Task, opened
-from lf_export.steps.engine_tasks import quantize_one
 from lf_export.steps.inputs import calibration_inputs
 from lf_export.steps.measure_endpoint import ServedArtifact
 from lf_export.steps.merge import MergeOptions, merge_model
@@ -86,14 +84,8 @@ def run_recipe(
     threads: int | None,
     memory: int | None = None,
     overrides: Sequence[Override] = (),
-    *,
-    engine: str = "local",
-    address: str | None = None,
 ) -> RunOutcome:
     """Do every step of the recipe that is not done yet, and give the verdict.
-
-    The local engine makes all targets in one walk. On a cluster each target is a task with a walk of its own, and so
-    is the measuring of each artifact; they are done beside each other.
 
     Raises:
         InputError: a wrong recipe, model, adapter or data.
@@ -103,24 +95,23 @@ def run_recipe(
     output = Path(load_recipe(recipe_file(path), overrides).output)
     with writing(output):
         inputs = _inputs(path, threads, memory, overrides, prepare=True)
-        return _run(inputs, engine, address)
+        return _run(inputs)
 
 
-def _run(inputs: _Inputs, engine: str, address: str | None) -> RunOutcome:
+def _run(inputs: _Inputs) -> RunOutcome:
     steps = {step.name: step for step in _steps(inputs)}
     _check_outputs(steps)
     _check_disk(inputs.output, steps)
     inputs.output.mkdir(parents=True, exist_ok=True)
     try:
-        with opened(engine, address) as cluster:
-            return _done(inputs, steps, cluster)
+        return _done(inputs, steps)
     except KeyboardInterrupt as error:
         finished = [step.name for step in steps.values() if is_done(step.output, step.digest)]
         error.add_note(f"finished steps, which are kept: {', '.join(finished) or 'none'}")
         raise
 
 
-def _done(inputs: _Inputs, steps: Mapping[str, Step], cluster: Cluster | None) -> RunOutcome:
+def _done(inputs: _Inputs, steps: Mapping[str, Step]) -> RunOutcome:
     for step in steps.values():
         if step.done:
             say(f"{step.name}: done before, kept")
@@ -132,21 +123,19 @@ def _done(inputs: _Inputs, steps: Mapping[str, Step], cluster: Cluster | None) -
         calibrate_model(_calibrate_options(inputs, steps[CALIBRATION].output))
         record(steps[CALIBRATION].output, steps[CALIBRATION].digest)
     waiting = [plan for plan in _targets(inputs) if not steps[plan.name].done]
-    if waiting and cluster is None:
+    if waiting:
         _quantize(inputs, waiting, steps)
-    elif waiting and cluster is not None:
-        _quantize_apart(inputs, waiting, steps, cluster)
-    return _judged(inputs, steps, cluster)
+    return _judged(inputs, steps)
 
 
-def _judged(inputs: _Inputs, steps: Mapping[str, Step], cluster: Cluster | None) -> RunOutcome:
+def _judged(inputs: _Inputs, steps: Mapping[str, Step]) -> RunOutcome:
     if inputs.recipe.bench is None:
         _sign(inputs, {}, None)
         text = "\n".join(str(plan.out) for plan in _targets(inputs))
         return RunOutcome(text, {"artifacts": [str(plan.out) for plan in _targets(inputs)]}, 0)
     if inputs.recipe.sign is not None and not steps[BENCH].done:
         unsign(plan.out for plan in _targets(inputs))
-    outcome = _bench(inputs, steps[BENCH], cluster)
+    outcome = _bench(inputs, steps[BENCH])
     verdicts = {each["name"]: each["gate"]["verdict"] for each in outcome.facts["artifacts"] if each["gate"]}
     _sign(inputs, verdicts, steps[BENCH].output)
     return RunOutcome(outcome.text, outcome.facts, outcome.status)
@@ -189,22 +178,7 @@ def _quantize(inputs: _Inputs, waiting: list[TargetPlan], steps: Mapping[str, St
         record(plan.out, steps[plan.name].digest)
 
 
-def _quantize_apart(inputs: _Inputs, waiting: list[TargetPlan], steps: Mapping[str, Step], cluster: Cluster) -> None:
-    """Each target as a task with a walk of its own, recorded as soon as it is made."""
-    output = inputs.output.absolute()
-    shared = {"merged": str(output / MERGED), "calibration": str(output / CALIBRATION)}
-    tasks = []
-    for plan in waiting:
-        arguments = {**shared, "plan": replace(plan, out=output / plan.name)}
-        arguments |= {"threads": inputs.threads, "memory": inputs.memory}
-        memory = steps[plan.name].peak_memory
-        tasks.append(Task(plan.name, quantize_one, arguments, inputs.threads, memory))
-    for task, out in cluster.results(tasks):
-        record(inputs.output / task.name, steps[task.name].digest)
-        say(f"{task.name}: {out}")
-
-
-def _bench(inputs: _Inputs, step: Step, cluster: Cluster | None) -> BenchOutcome:
+def _bench(inputs: _Inputs, step: Step) -> BenchOutcome:
     recipe = inputs.recipe
     if recipe.bench is None:
         raise StepError("the recipe has no bench")
@@ -245,7 +219,7 @@ def _bench(inputs: _Inputs, step: Step, cluster: Cluster | None) -> BenchOutcome
         name: ServedArtifact(server.settings(), inputs.output / server.artifact if server.artifact else None)
         for name, server in recipe.bench.endpoints.items()
     }
-    outcome = bench_artifacts(artifacts, inputs.output / MERGED, step.output, options, cluster)
+    outcome = bench_artifacts(artifacts, inputs.output / MERGED, step.output, options)
     record(step.output, step.digest)
     return outcome
 
