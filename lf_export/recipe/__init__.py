@@ -8,19 +8,18 @@ from lf_export.recipe.model import (
     BenchRecipe,
     CalibrationRecipe,
     EndpointRecipe,
-    GateRecipe,
     GgufTarget,
     GptqTarget,
     LinearOverride,
     MergeRecipe,
     OnnxTarget,
     Recipe,
-    SignRecipe,
     SuiteRecipe,
     Target,
 )
 from lf_export.recipe.override import Override, read_overrides
 from lf_export.recipe.schema import recipe_schema, recipe_value, recipe_yaml, schema_text
+from lf_export.recipe.verdict import GateRecipe, SignRecipe
 
 __all__ = [
     "AdapterSource",

@@ -4,7 +4,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
@@ -17,13 +16,11 @@ from pydantic_core import CoreSchema
 
 from lf_export.errors import InputError
 from lf_export.functions.dialects import DIALECTS
-from lf_export.metrics.limits import LimitName
+from lf_export.recipe.names import ArtifactName, Strict, VariableName
 from lf_export.recipe.suggest import did_you_mean
+from lf_export.recipe.verdict import GateRecipe, SignRecipe
 from lf_export.runtimes.endpoint_settings import Api, Endpoint, checked_url
 from lf_export.walk.budget import parse_size
-
-ArtifactName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-"""Names of artifacts are names of folders: letters, digits, dot, dash, underscore."""
 
 TokenClassName = Annotated[str, StringConstraints(pattern=r"^(prompt|functions|prose|name|key|value|punct)$")]
 """Where a token stands: the last four are inside a function call."""
@@ -37,10 +34,6 @@ def _a_size(text: str) -> str:
     return text
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 def _a_dialect(name: str) -> str:
     if name not in DIALECTS:
         raise ValueError(
@@ -49,7 +42,7 @@ def _a_dialect(name: str) -> str:
     return name
 
 
-class BaseSource(_Strict):
+class BaseSource(Strict):
     """Where the base model comes from: a folder, or a script beside the recipe that makes one."""
 
     model_config = ConfigDict(
@@ -72,7 +65,7 @@ class BaseSource(_Strict):
         return self
 
 
-class AdapterSource(_Strict):
+class AdapterSource(Strict):
     """An adapter and what it counts; a text alone is its path."""
 
     path: str = Field(description="A PEFT adapter folder; relative to the recipe.")
@@ -90,7 +83,7 @@ class AdapterSource(_Strict):
         return {"anyOf": [text, handler.resolve_ref_schema(handler(core))]}
 
 
-class MergeRecipe(_Strict):
+class MergeRecipe(Strict):
     """How adapters are merged."""
 
     dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
@@ -110,7 +103,7 @@ class MergeRecipe(_Strict):
     )
 
 
-class CalibrationRecipe(_Strict):
+class CalibrationRecipe(Strict):
     """Which conversations the quantizers see."""
 
     calls: list[str] = Field(
@@ -133,7 +126,7 @@ class CalibrationRecipe(_Strict):
     seed: int = Field(0, ge=0, description="The seed of the selection.")
 
 
-class LinearOverride(_Strict):
+class LinearOverride(Strict):
     """What deviates for the linears that a pattern matches; what is not given is as it is elsewhere."""
 
     bits: Literal[2, 3, 4, 8] | None = Field(None, description="Bits of each weight.")
@@ -148,7 +141,7 @@ def _width(bits: float) -> int | float:
     return int(bits) if whole else bits
 
 
-class GptqTarget(_Strict):
+class GptqTarget(Strict):
     """A GPTQ folder: loads in Transformers, vLLM and SGLang."""
 
     format: Literal["gptq"]
@@ -190,7 +183,7 @@ GgmlType = Literal[
 """llama.cpp's names of types of tensors."""
 
 
-class TensorOverride(_Strict):
+class TensorOverride(Strict):
     """What deviates for the tensors that a pattern matches; what is not given is as it is elsewhere."""
 
     type: GgmlType | None = Field(None, description="The tensors' type; an error where its blocks do not fit.")
@@ -203,7 +196,7 @@ class TensorOverride(_Strict):
         return self
 
 
-class GgufTarget(_Strict):
+class GgufTarget(Strict):
     """A GGUF file for llama.cpp."""
 
     format: Literal["gguf"]
@@ -232,7 +225,7 @@ class GgufTarget(_Strict):
         return [[pattern, override.model_dump(exclude_none=True)] for pattern, override in overrides.items()]
 
 
-class AwqTarget(_Strict):
+class AwqTarget(Strict):
     """An AWQ folder: 4 bits, input channels scaled by their activation; loads in Transformers, vLLM and SGLang."""
 
     format: Literal["awq"]
@@ -243,7 +236,7 @@ class AwqTarget(_Strict):
     )
 
 
-class OnnxTarget(_Strict):
+class OnnxTarget(Strict):
     """A folder for ONNX Runtime and ONNX Runtime GenAI."""
 
     format: Literal["onnx"]
@@ -279,7 +272,7 @@ Target = Annotated[GptqTarget | GgufTarget | AwqTarget | OnnxTarget, Field(discr
 VariantName = Annotated[str, StringConstraints(pattern=r"^(masked|distractors:([1-9]|[1-5][0-9]|6[0-4]))$")]
 
 
-class SuiteRecipe(_Strict):
+class SuiteRecipe(Strict):
     """A suite of items, whole or a stratified part."""
 
     path: str = Field(
@@ -299,11 +292,7 @@ def _a_url(text: str) -> str:
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-"""Names of environment variables."""
-
-
-class EndpointRecipe(_Strict):
+class EndpointRecipe(Strict):
     """A server with an OpenAI-compatible interface that is judged as an artifact is."""
 
     url: Annotated[str, AfterValidator(_a_url)] = Field(
@@ -342,7 +331,7 @@ class EndpointRecipe(_Strict):
         return Endpoint(**given | {"concurrency": tuple(self.concurrency)})
 
 
-class BenchRecipe(_Strict):
+class BenchRecipe(Strict):
     """What the artifacts are judged on."""
 
     calls: SuiteRecipe = SuiteRecipe(path="shipped:suites/calls.jsonl")
@@ -373,57 +362,7 @@ class BenchRecipe(_Strict):
     seed: int = Field(0, ge=0)
 
 
-class GateRecipe(_Strict):
-    """What the verdict is about."""
-
-    enforce: list[ArtifactName] | None = Field(
-        None,
-        description="Artifacts whose verdict decides the exit status (all, where not given); others are advisory.",
-    )
-    margin: float = Field(0.05, gt=0, lt=1, description="The largest loss that is accepted, as a share of items.")
-    margins: dict[Literal["strict_call", "abstention"], Annotated[float, Field(gt=0, lt=1)]] = Field(
-        default_factory=dict, description="Another margin for one of the two questions."
-    )
-    alpha: float = Field(0.05, gt=0, lt=0.5, description="One-sided error rate of the bounds.")
-    min_items: int = Field(1, ge=1, description="With fewer items no question can pass.")
-    baseline_floor: float = Field(
-        0.25, ge=0, le=1, description="Where the merged model is right less often than this, nothing can pass."
-    )
-    limits: dict[LimitName, Annotated[float, Field(gt=0)]] = Field(
-        default_factory=dict,
-        description="The largest ratio to the merged model that is accepted: time to the first token, time a token "
-        "after it, bytes on disk, peak memory, load time. Over it is FAIL, not measured INCONCLUSIVE.",
-    )
-    controls: bool = Field(
-        False,
-        description="Judge the merged model against itself, and as Q8_0 and Q2_K: where these do not come out as "
-        "no flips, PASS and FAIL, nothing passes.",
-    )
-
-
-class SignRecipe(_Strict):
-    """Who signs the artifacts at the end of a run; passwords and tokens are in the environment, never here."""
-
-    private_key: str | None = Field(
-        None,
-        description="An elliptic-curve key in PEM; relative to the recipe. LF_EXPORT_SIGNING_KEY where not given.",
-    )
-    password_env: VariableName | None = Field(
-        None, description="The environment variable that holds the key's password."
-    )
-    certificate: str | None = Field(None, description="The key's certificate in PEM; relative to the recipe.")
-    chain: list[str] = Field(default_factory=list, description="Certificates between it and a root.")
-    sigstore: bool = Field(False, description="Sign with an identity instead of a key; needs the network.")
-    identity_token_env: VariableName | None = Field(
-        None, description="With `sigstore`: the environment variable that holds the identity's token."
-    )
-    unjudged: bool = Field(
-        False,
-        description="Sign what no bench has judged too. What came out as FAIL or INCONCLUSIVE is never signed.",
-    )
-
-
-class Recipe(_Strict):
+class Recipe(Strict):
     """A whole release run: merge, calibrate, quantize, bench, verdict."""
 
     version: Literal[1] = Field(1, description="The recipe format's version.")

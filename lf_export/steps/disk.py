@@ -1,4 +1,4 @@
-"""Whether what a step will write fits, known before it starts."""
+"""Whether what a step will write fits and replaces nothing of others, known before it starts."""
 
 import os
 import shutil
@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from lf_export.errors import StepError
-from lf_export.steps.plan import bytes_text
+from lf_export.errors import InputError, StepError
+from lf_export.steps.plan import Step, bytes_text
+from lf_export.steps.record import is_ours
 
 
 def check_disk(needed: Mapping[Path, int]) -> None:
@@ -36,3 +37,18 @@ def check_disk(needed: Mapping[Path, int]) -> None:
                 f"{out}: needs {bytes_text(count)} of disk, {bytes_text(free)} are free",
                 "free some space, or choose another output",
             )
+
+
+def check_outputs(steps: Mapping[str, Step]) -> None:
+    """Refuse where a folder that no step of ours made would be replaced.
+
+    Raises:
+        InputError: there is one; all are named.
+    """
+    problems = [
+        f"{step.output}: exists and was not made by this recipe"
+        for step in steps.values()
+        if not step.done and step.output.exists() and not is_ours(step.output)
+    ]
+    if problems:
+        raise InputError.of(problems, "move it away, or choose another output")

@@ -95,7 +95,8 @@ class RunJournal:
         """Whether a target's folder stays when the step ends with `error`."""
         if not self._folders:  # another target's folder could not be had: nobody has looked at this one
             return any(folder.iterdir())
-        return isinstance(error, KeyboardInterrupt) and self.standing is not None
+        # a signal may come after the state is written and before it is noted here
+        return isinstance(error, KeyboardInterrupt) and (self.standing is not None or (self.folder / _STATE).is_file())
 
     def say_interrupted(self) -> None:
         """Say how to go on, where that can be done."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lf_export.errors import InputError
 from lf_export.progress import say
-from lf_export.recipe.model import SignRecipe
+from lf_export.recipe.verdict import SignRecipe
 from lf_export.report.bom import BOM_NAME
 from lf_export.report.card import CARD_NAME
 from lf_export.steps.bom import write_bom

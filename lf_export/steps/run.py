@@ -17,7 +17,7 @@ from lf_export.steps.bench import BenchOptions, BenchOutcome, bench_artifacts, e
 from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
 from lf_export.steps.controls import check_names
 from lf_export.steps.dequantize import dequantized
-from lf_export.steps.disk import check_disk
+from lf_export.steps.disk import check_disk, check_outputs
 from lf_export.steps.inputs import calibration_inputs
 from lf_export.steps.measure_endpoint import ServedArtifact
 from lf_export.steps.merge import MergeOptions, merge_model
@@ -25,7 +25,7 @@ from lf_export.steps.plan import Step, as_facts, table, totals
 from lf_export.steps.planned import assumptions, check_weights, checkpoint_for_plan
 from lf_export.steps.quantize import TargetPlan, check_targets, files_of, quantize_targets
 from lf_export.steps.recipes import recipe_file
-from lf_export.steps.record import claim, fingerprint, is_done, is_ours, record, step_digest
+from lf_export.steps.record import claim, fingerprint, is_done, record, step_digest
 from lf_export.steps.release import sign_judged, signer_of, unsign
 from lf_export.steps.sources import base_path, data_path, suite_fingerprint, suite_source
 from lf_export.walk.budget import default_budget, parse_size
@@ -100,7 +100,7 @@ def run_recipe(
 
 def _run(inputs: _Inputs) -> RunOutcome:
     steps = {step.name: step for step in _steps(inputs)}
-    _check_outputs(steps)
+    check_outputs(steps)
     _check_disk(inputs.output, steps)
     inputs.output.mkdir(parents=True, exist_ok=True)
     try:
@@ -390,17 +390,6 @@ def _calibrate_options(inputs: _Inputs, out: Path) -> CalibrateOptions:
         overwrite=True,
         folder=inputs.folder,
     )
-
-
-def _check_outputs(steps: Mapping[str, Step]) -> None:
-    """A folder that no step of ours made is never replaced."""
-    problems = [
-        f"{step.output}: exists and was not made by this recipe"
-        for step in steps.values()
-        if not step.done and step.output.exists() and not is_ours(step.output)
-    ]
-    if problems:
-        raise InputError.of(problems, "move it away, or choose another output")
 
 
 def _check_disk(output: Path, steps: Mapping[str, Step]) -> None:
