@@ -55,7 +55,7 @@ def main() -> None:
             rows[name] = {
                 "undisturbed_seconds": round(seconds, 3),
                 "renames": renames,
-                "files": len(files),
+                "files": len({name.split(": ")[0] for name in files}),
                 "kills": len(kills),
                 "chains": len(trials),
                 "kills_at_renames": at,

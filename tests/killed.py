@@ -180,13 +180,14 @@ class Killer:
     def undisturbed(self, case: Case) -> tuple[float, int, dict[str, str]]:
         """Seconds, renames and files of a run that nobody kills."""
         if case.name not in self._undisturbed:
-            out = self.folder / f"undisturbed-{case.name}" / "out"
+            out = self.folder / "trial" / "out"  # where the others will be: a report names its artifacts by path
             counted = self.folder / "renames"
             started = time.monotonic()
             status, said = self._run(case.arguments(out), renames=counted)
             seconds = time.monotonic() - started
             assert status in case.statuses, said
             self._undisturbed[case.name] = seconds, int(counted.read_text()), left_in(out)
+            shutil.rmtree(out.parent)
         return self._undisturbed[case.name]
 
     def trial(self, case: Case, at_most: int = 3) -> Trial:
@@ -329,11 +330,22 @@ def left_in(out: Path) -> dict[str, str]:
             continue
         data = path.read_bytes()
         if path.name == "report.json":
-            data = json.dumps(untimed(json.loads(data))).encode()
-        elif path.name == "README.md" and b"## Results" in data:  # what a bench has written into it, times and all
+            found |= {f"{name}: {place}": text for place, text in _leaves(untimed(json.loads(data)))}
+            continue
+        if path.name == "README.md" and b"## Results" in data:  # what a bench has written into it, times and all
             data = b""
         found[name] = hashlib.sha256(data).hexdigest()
     return found
+
+
+def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Each value of a report with its place, so that a difference is named."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if parts is None or not value:
+        yield place, json.dumps(value)
+        return
+    for key, each in parts:
+        yield from _leaves(each, f"{place}/{key}")
 
 
 def untimed(value: Any) -> Any:
@@ -350,4 +362,8 @@ def hidden_in(place: Path) -> list[str]:
 
 def _differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
     names = sorted(expected.keys() | found.keys())
-    return [f"differs: {name}" for name in names if expected.get(name) != found.get(name)]
+    return [
+        f"differs: {name} ({expected.get(name)}, {found.get(name)})"
+        for name in names
+        if expected.get(name) != found.get(name)
+    ]

@@ -65,7 +65,7 @@ def _failed(work: Work, place: Path, at: int) -> StepError | None:
     return None
 
 
-# Every so many writes; `benchmarks/full_disk.py` tries every one.
+# Every so many writes: each is a run of its own, and to try every one would take an hour.
 @pytest.mark.parametrize(
     ("name", "every"),
     [("merge", 2), ("calibrate", 8), ("gptq", 11), ("mixed", 29), ("awq", 17), ("gguf", 9), ("imatrix", 13)],

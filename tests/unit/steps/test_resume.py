@@ -12,6 +12,7 @@ import resumed
 from resumed import BATCHES, LAYERS, QUICK, files, quantize
 
 from lf_export.errors import StepError
+from lf_export.steps import journal
 from lf_export.steps.journal import FOLDER, RunJournal
 from lf_export.walk.hidden import HiddenStates
 from lf_export.walk.stream import _Forward
@@ -233,3 +234,21 @@ def test_activations_past_the_memory_are_on_disk_and_change_nothing(
     spilled.clear()
     quantize(model, tmp_path / "held", QUICK, memory=10**9)
     assert spilled == [False] * (LAYERS + 1)
+
+
+def test_an_interruption_right_after_a_layer_is_noted_is_gone_on_with(
+    model: Path, undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = journal._replace
+
+    def interrupted(path: Path, text: str) -> None:
+        replace(path, text)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "_replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            quantize(model, tmp_path / "out")
+    said = quantize(model, tmp_path / "out")
+    assert f"going on at layer 2 of {LAYERS}" in said.lines
+    assert files(tmp_path / "out") == undisturbed
