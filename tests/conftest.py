@@ -1,9 +1,17 @@
 """What several folders of tests share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from onnx_folders import Exported, export
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_cache_of_the_user() -> Iterator[None]:
+    """No test takes what an earlier one, or the user's own work, has kept of a baseline."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LF_EXPORT_CACHE", "")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -284,7 +284,7 @@ def _command(arguments: Sequence[str], log: Path, die_at: int | None, renames: P
     os.dup2(handle, 2)
     sys.stdout = sys.stderr = os.fdopen(handle, "w", encoding="utf-8")
     count = _count_renames(die_at)
-    os.environ["LF_EXPORT_THREADS"] = "1"
+    os.environ |= {"LF_EXPORT_THREADS": "1", "LF_EXPORT_CACHE": ""}
     sys.argv = ["lf-export", *arguments]
     try:
         cli.main()

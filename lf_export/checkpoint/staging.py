@@ -185,6 +185,15 @@ def _locked(path: Path, out: Path) -> int | None:
     return None
 
 
+def clear_leftovers(out: Path) -> None:
+    """Remove what killed runs left beside `out`.
+
+    Raises:
+        StepError: another run is writing it.
+    """
+    _leftover(out, adopt=False)
+
+
 def empty(folder: Path) -> None:
     """Remove everything in a folder, and not the folder: it stays locked."""
     for path in folder.iterdir():

@@ -72,6 +72,15 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     is_flag=True,
     help="Judge the baseline against itself, and as Q8_0 and Q2_K: expected are no flips, PASS and FAIL.",
 )
+@click.option(
+    "--cache",
+    type=FOLDER,
+    envvar="LF_EXPORT_CACHE",
+    show_envvar=True,
+    help="Where the baseline's answers are kept for other runs, at most 2 GB; an empty variable keeps none "
+    "[default: lf-export/baselines in the user's cache].",
+)
+@click.option("--no-cache", is_flag=True, help="Keep nothing of the baseline, and take nothing that was kept.")
 @click.option("--plan", is_flag=True, help="Measure nothing: say how many items a PASS needs, and how many there are.")
 @click.option(
     "--discordance",
@@ -111,6 +120,8 @@ def bench(
     margin: float,
     enforce: tuple[str, ...],
     controls: bool,
+    cache: Path | None,
+    no_cache: bool,
     plan: bool,
     discordance: tuple[float, ...],
     seed: int,
@@ -148,6 +159,7 @@ def bench(
     assert baseline is not None  # noqa: S101 - refused above
     assert out is not None  # noqa: S101
     from lf_export.cli.progress import shown
+    from lf_export.steps.baseline_cache import cache_folder
     from lf_export.steps.bench import BenchOptions, bench_artifacts, runtimes_by_name
     from lf_export.steps.judged import judged_artifacts
 
@@ -180,6 +192,7 @@ def bench(
         controls=controls,
         seed=seed,
         threads=threads,
+        cache=None if no_cache else cache or cache_folder(),
     )
     with shown():
         outcome = bench_artifacts(named, baseline, out, options)

@@ -14,12 +14,13 @@ class TokenFidelity:
     """One value for each compared token, in the order of the tokens.
 
     Attributes:
-        kl: KL(baseline ‖ artifact) in nats, over the whole vocabulary.
+        kl: KL(baseline ‖ artifact) in nats, over the whole vocabulary, or a lower bound of it.
         same_top1: whether both prefer the same token.
         margin: the artifact's log-probability of the baseline's preferred token, less that of the best other token,
             in nats; negative where the preference flipped.
         baseline_margin: the baseline's own log-probability of that token, less that of its best other one, in nats.
         nll: the artifact's negative log-likelihood of the reference token, in nats.
+        kl_room: by how much `kl` may be too small, in nats.
     """
 
     kl: Floats
@@ -27,6 +28,7 @@ class TokenFidelity:
     margin: Floats
     baseline_margin: Floats
     nll: Floats
+    kl_room: Floats
 
 
 def log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -51,19 +53,20 @@ def compare_logits(
     return TokenFidelity(
         kl=np.maximum((np.exp(p, dtype=np.float64) * (p.astype(np.float64) - q)).sum(axis=-1), 0.0),
         same_top1=q.argmax(axis=-1) == top,
-        margin=_lead(q, top),
-        baseline_margin=_lead(p, top),
+        margin=lead(q, top),
+        baseline_margin=lead(p, top),
         nll=-q[rows, np.asarray(reference, dtype=np.int64)].astype(np.float64),
+        kl_room=np.zeros(len(reference), np.float64),
     )
 
 
-def _lead(log_probabilities: npt.NDArray[np.float32], chosen: npt.NDArray[np.intp]) -> Floats:
-    """How far each row's chosen column is above its best other one."""
+def lead(log_probabilities: npt.NDArray[np.float32], chosen: npt.NDArray[np.intp]) -> Floats:
+    """How far each row's chosen column is above its best other one, in nats, [tokens]."""
     rows = np.arange(len(chosen))
     others = log_probabilities.copy()
     others[rows, chosen] = -np.inf
-    lead: Floats = log_probabilities[rows, chosen].astype(np.float64) - others.max(axis=-1)
-    return lead
+    above: Floats = log_probabilities[rows, chosen].astype(np.float64) - others.max(axis=-1)
+    return above
 
 
 def nll(logits: npt.NDArray[np.float32], reference: Sequence[int]) -> Floats:
@@ -77,13 +80,14 @@ def concatenate(parts: Sequence[TokenFidelity]) -> TokenFidelity:
     """The tokens of several answers as one."""
     if not parts:
         empty = np.empty(0, np.float64)
-        return TokenFidelity(empty, np.empty(0, np.bool_), empty, empty, empty)
+        return TokenFidelity(empty, np.empty(0, np.bool_), empty, empty, empty, empty)
     return TokenFidelity(
         kl=np.concatenate([part.kl for part in parts]),
         same_top1=np.concatenate([part.same_top1 for part in parts]),
         margin=np.concatenate([part.margin for part in parts]),
         baseline_margin=np.concatenate([part.baseline_margin for part in parts]),
         nll=np.concatenate([part.nll for part in parts]),
+        kl_room=np.concatenate([part.kl_room for part in parts]),
     )
 
 

@@ -3,13 +3,14 @@
 What cannot be known is not guessed: the KL is a lower bound, a margin that lies outside of what was shown is NaN.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from lf_export.metrics.fidelity import Floats, log_softmax
+from lf_export.metrics.fidelity import Floats
+from lf_export.metrics.kept import Kept
 
 Top = tuple[Sequence[int], Sequence[float]]
 """Token ids and their log-probabilities, the likeliest first."""
@@ -35,17 +36,23 @@ class TopFidelity:
     margin: Floats
 
 
-def compare_top(baseline: npt.NDArray[np.float32], shown: Sequence[Top]) -> TopFidelity:
-    """Compare logits [tokens, vocab] of the baseline with the likeliest tokens that the artifact showed at each place.
+def compare_top(baseline: Kept, shown: Sequence[Top]) -> TopFidelity:
+    """Compare what stayed of the baseline's distributions with the likeliest tokens that the artifact showed.
 
-    A file format may pad the vocabulary: shown tokens that the baseline has not count among all others.
+    Shown tokens that the baseline has not, or that did not stay of it, count among all others.
     """
-    log_p = log_softmax(baseline).astype(np.float64)
-    tops = log_p.argmax(axis=-1)
+    rows = baseline.rows()
+    tops = [int(ids[0]) for ids, _ in rows]
     return TopFidelity(
-        kl_at_least=np.array([_kl(row, *top) for row, top in zip(log_p, shown, strict=True)], np.float64),
+        kl_at_least=np.array(
+            [
+                _kl(dict(zip(ids.tolist(), logprobs.tolist(), strict=True)), *top)
+                for (ids, logprobs), top in zip(rows, shown, strict=True)
+            ],
+            np.float64,
+        ),
         same_top1=np.array([ids[0] == top for top, (ids, _) in zip(tops, shown, strict=True)], np.bool_),
-        margin=np.array([_margin(int(top), *each) for top, each in zip(tops, shown, strict=True)], np.float64),
+        margin=np.array([_margin(top, *each) for top, each in zip(tops, shown, strict=True)], np.float64),
     )
 
 
@@ -58,16 +65,16 @@ def concatenate_top(parts: Sequence[TopFidelity]) -> TopFidelity:
     )
 
 
-def _kl(log_p: Floats, ids: Sequence[int], logprobs: Sequence[float]) -> float:
-    known = [place for place, index in enumerate(ids) if index < len(log_p)]
-    chosen = np.array([ids[place] for place in known], np.int64)
+def _kl(baseline: Mapping[int, float], ids: Sequence[int], logprobs: Sequence[float]) -> float:
+    known = [place for place, index in enumerate(ids) if index in baseline]
+    log_p = np.array([baseline[ids[place]] for place in known], np.float64)
     log_q = np.array([logprobs[place] for place in known], np.float64)
-    p = np.exp(log_p[chosen])
+    p = np.exp(log_p)
     rest_p = max(1.0 - float(p.sum()), 0.0)
     # A rest of the artifact that is taken too large makes the bound smaller, never wrong.
     rest_q = max(1.0 - float(np.exp(log_q).sum()), 0.0) + _ROUNDING
     rest = rest_p * (np.log(rest_p) - np.log(rest_q)) if rest_p > 0 else 0.0
-    return max(float((p * (log_p[chosen] - log_q)).sum() + rest), 0.0)
+    return max(float((p * (log_p - log_q)).sum() + rest), 0.0)
 
 
 def _margin(top: int, ids: Sequence[int], logprobs: Sequence[float]) -> float:

@@ -165,6 +165,9 @@ class Fidelity(_Part):
     kl_p99: Measured = None
     kl_lower: Measured = Field(None, description="Lower end of the 95 % cluster bootstrap interval of the mean.")
     kl_upper: Measured = Field(None, description="Upper end of that interval.")
+    kl_room: Measured = Field(
+        None, description="By how much the mean may be too small at the most: of the baseline only likely tokens stay."
+    )
     top1_agreement: Measured = Field(None, description="Share of tokens on which both prefer the same token.")
     margin_mean: Measured = Field(
         None,

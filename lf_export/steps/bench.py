@@ -16,6 +16,7 @@ from lf_export.checkpoint.staging import staging
 from lf_export.errors import InputError
 from lf_export.functions.dialects import Dialect, dialect_for
 from lf_export.metrics.gate import Verdict, exit_status, overall
+from lf_export.metrics.kept import MOST_TOKENS
 from lf_export.progress import say, stage
 from lf_export.provenance import machine, manifest, versions, write_manifest
 from lf_export.report.files import HTML_NAME, JSON_NAME, read_report, write_html, write_report
@@ -24,6 +25,7 @@ from lf_export.report.places import published
 from lf_export.report.table import render_table
 from lf_export.runtimes import RUNTIMES, default_runtime
 from lf_export.runtimes.causal import load_tokenizer
+from lf_export.steps.baseline_cache import BaselineCache, baseline_key, cache_folder
 from lf_export.steps.cards import write_results
 from lf_export.steps.contamination import check_contamination
 from lf_export.steps.controls import CONTROLS, check_names, judged_control, make_controls
@@ -42,7 +44,10 @@ BASELINE = "merged"
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What is asked of every artifact; suites are files, `shipped:NAME`, `bfcl:PATH` or `hf:NAME[:SPLIT]`."""
+    """What is asked of every artifact; suites are files, `shipped:NAME`, `bfcl:PATH` or `hf:NAME[:SPLIT]`.
+
+    `cache` is a folder that keeps the baseline's answers for other runs, or None.
+    """
 
     dialect: str = "chat-template"
     calls: str = "shipped:suites/calls.jsonl"
@@ -70,6 +75,7 @@ class BenchOptions:
     seed: int = 0
     threads: int = 1
     name: str = "bench"
+    cache: Path | None = field(default_factory=cache_folder)
 
 
 @dataclass(frozen=True)
@@ -173,7 +179,7 @@ def _bench(
     for served in artifacts.values():
         if isinstance(served, ServedArtifact):
             check_endpoint(served, workload, dialect, tokenizer)
-    compared = 64 * 4 * len(tokenizer) * options.fidelity_items  # the baseline's logits, an answer is seldom longer
+    compared = 64 * 8 * MOST_TOKENS * options.fidelity_items  # of the baseline's logits; an answer is seldom longer
     check_disk({out: 1_000_000 + compared})
     with staging(out, overwrite=True) as folder, tempfile.TemporaryDirectory(dir=folder) as scratch:
         controls = make_controls(baseline, Path(scratch) / "controls", options.threads) if options.controls else {}
@@ -221,6 +227,8 @@ def _measure_all(
 ) -> dict[str, Measured]:
     logits = scratch / "logits"
     logits.mkdir()
+    cache, key = BaselineCache(options.cache), _baseline_key(paths[BASELINE], workload, options)
+    recorded = cache.read(key, logits)
     measured: dict[str, Measured] = {}
     judged = {prompt.item.id for prompt in workload.prompts if not prompt.item.variant}
     for name, path in paths.items():
@@ -242,14 +250,24 @@ def _measure_all(
                     is_baseline=name == BASELINE,
                     advance=advance,
                     beside=None if name == BASELINE else beside,
+                    recorded=recorded if name == BASELINE else None,
                 )
         if name == BASELINE:
             beside.peak_bytes = measured[name].peak_rss_bytes
+            if recorded is None:
+                cache.write(key, measured[name].recorded, logits)
         if name != BASELINE and (problem := loops_more(measured[BASELINE], measured[name], judged)):
             measured[name].problems.append(problem)
         for problem in measured[name].problems:
             say(f"{name}: {problem}")
     return measured
+
+
+def _baseline_key(baseline: Path | ServedArtifact, workload: Workload, options: BenchOptions) -> str:
+    if options.cache is None or isinstance(baseline, ServedArtifact):
+        return ""
+    runtime = options.runtimes.get(BASELINE) or default_runtime(baseline)
+    return baseline_key(baseline, runtime, options.dialect, options.threads, workload)
 
 
 def _varied(items: Mapping[str, Sequence[EvalItem]], variants: Sequence[Variant], seed: int) -> list[EvalItem]:

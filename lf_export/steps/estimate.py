@@ -11,6 +11,7 @@ from lf_export.errors import InputError
 from lf_export.formats import FORMATS
 from lf_export.formats.linears import group_shapes
 from lf_export.formats.pace import Pace
+from lf_export.metrics.kept import MOST_TOKENS
 from lf_export.recipe import CalibrationRecipe, Recipe
 from lf_export.steps.plan import bytes_text
 from lf_export.steps.quantize import TargetPlan, format_options
@@ -116,13 +117,13 @@ def quantize_seconds(
 
 
 def bench(base: Checkpoint | None, recipe: Recipe) -> Cost:
-    """The largest artifact is in memory once, in a child; the baseline's logits lie on disk while the bench runs."""
+    """The largest artifact is in memory once, in a child; the baseline's likely tokens lie on disk meanwhile."""
     if base is None or recipe.bench is None:
         return Cost(None, 1_000_000, None)
     size = _bytes(base)
     vocabulary = int(base.config.get("vocab_size", 0))
     answer_tokens = 64
-    scratch = recipe.bench.fidelity_items * answer_tokens * vocabulary * 4
+    scratch = recipe.bench.fidelity_items * answer_tokens * min(vocabulary, MOST_TOKENS) * 8
     return Cost(size * (1 + len(recipe.quantize)), 1_000_000, 2 * _INTERPRETER + size, scratch)
 
 

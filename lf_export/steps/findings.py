@@ -131,6 +131,7 @@ def fidelity_by_class(prompts: Sequence[Prompt], compared: Mapping[str, fidelity
             kl_p99=float(np.percentile(joined.kl, 99)),
             kl_lower=interval.lower,
             kl_upper=interval.upper,
+            kl_room=float(joined.kl_room.mean()),
             top1_agreement=float(joined.same_top1.mean()),
             margin_mean=float(joined.margin.mean()),
             margin_p1=float(np.percentile(joined.margin, 1)),
@@ -142,7 +143,7 @@ def fidelity_by_class(prompts: Sequence[Prompt], compared: Mapping[str, fidelity
 
 
 def _columns(part: fidelity.TokenFidelity) -> tuple[Any, ...]:
-    return part.kl, part.same_top1, part.margin, part.baseline_margin, part.nll
+    return part.kl, part.same_top1, part.margin, part.baseline_margin, part.nll, part.kl_room
 
 
 def _room(part: fidelity.TokenFidelity) -> npt.NDArray[np.float64]:

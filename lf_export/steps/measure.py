@@ -14,6 +14,7 @@ from lf_export.functions.dialects import Dialect
 from lf_export.metrics import fidelity
 from lf_export.metrics.calls import JudgedAnswer, judge_item
 from lf_export.metrics.fidelity_top import TopFidelity
+from lf_export.metrics.kept import Kept, compare_kept, keep
 from lf_export.metrics.latency import Latency, Times, gaps
 from lf_export.metrics.latency import measure as measure_latency
 from lf_export.metrics.paired_latency import LatencyRatios, Pair, latency_ratios
@@ -23,6 +24,7 @@ from lf_export.report.card import CARD_NAME
 from lf_export.runtimes.child import ChildSession
 from lf_export.steps.interleaved import BaselineLost, Beside, time_in_turn
 from lf_export.steps.prompts import Group, Prompt
+from lf_export.steps.recorded import Recorded, Said
 
 Advance = Callable[..., None]
 
@@ -68,6 +70,7 @@ class Measured:
 
     Attributes:
         answers: by item id.
+        said: by item id, the answer as it was given.
         compared: by item id, in the order of the answer's tokens; empty for the baseline.
         reference_nll: the artifact's mean negative log-likelihood of reference tokens, nats, by item id.
         chat_nll: negative log-likelihood of each counted chat token, nats.
@@ -82,6 +85,7 @@ class Measured:
     representative: bool = True
     load_seconds: float = float("nan")
     answers: dict[str, JudgedAnswer] = field(default_factory=dict)
+    said: dict[str, Said] = field(default_factory=dict)
     compared: dict[str, fidelity.TokenFidelity] = field(default_factory=dict)
     chat_nll: list[float] = field(default_factory=list)
     latency: Latency | None = None
@@ -96,6 +100,11 @@ class Measured:
     serving: list[Level] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def recorded(self) -> Recorded:
+        """What of it holds for other runs too."""
+        return Recorded(self.said, self.chat_nll, self.peak_rss_bytes, self.cpu_seconds)
+
 
 def measure(
     path: Path,
@@ -109,13 +118,15 @@ def measure(
     is_baseline: bool,
     advance: Advance,
     beside: Beside | None = None,
+    recorded: Recorded | None = None,
 ) -> Measured:
     """Ask the artifact at `path` everything in `workload`, in a child process.
 
-    The baseline's logits on the reference answers are written to the folder `baseline_logits`, one file an item;
-    every other artifact is compared with them. Where `beside` has room for the baseline, times are taken in turn with
-    it. What breaks is a finding (`Measured.problems`); only a missing
-    package, or a baseline that breaks, is an error.
+    Of the baseline's logits on the reference answers the likely tokens are written to the folder `baseline_logits`,
+    one file an item; every other artifact is compared with them. Where `recorded` says what an earlier run found out
+    about the baseline, the files are there already and it is only timed. Where `beside` has room for the baseline,
+    times are taken in turn with it. What breaks is a finding (`Measured.problems`); only a missing package, or a
+    baseline that breaks, is an error.
 
     Raises:
         MissingError: the runtime's package is not installed.
@@ -127,11 +138,17 @@ def measure(
             found.representative = session.representative
             found.load_seconds = session.load_seconds
             if _same_tokens(session, workload, found):
-                _answers(session, workload, dialect, found, advance)
-                _distributions(session, workload, found, baseline_logits, advance, is_baseline=is_baseline)
-                _chat(session, workload, found, advance)
+                if recorded is None:
+                    _answers(session, workload, dialect, found, advance)
+                    _distributions(session, workload, found, baseline_logits, advance, is_baseline=is_baseline)
+                    _chat(session, workload, found, advance)
+                else:
+                    _recalled(recorded, workload, dialect, found, session.eos_ids)
+                    advance(workload.units - len(workload.timed), "kept from an earlier run")
                 _speed(session, workload, found, advance, beside)
             found.peak_rss_bytes, found.cpu_seconds = session.usage()
+            if recorded is not None:
+                found.peak_rss_bytes, found.cpu_seconds = recorded.peak_rss_bytes, recorded.cpu_seconds
     except StepError as error:
         found.problems.append(error.message)
     except ExportError as error:
@@ -181,10 +198,24 @@ def _answers(session: ChildSession, workload: Workload, dialect: Dialect, found:
     asked = [(group.prefix, group.branches) for group in workload.groups]
     for number, answered in session.generate_groups(asked, workload.max_new_tokens):
         for prompt, generation in zip(workload.groups[number].prompts, answered, strict=True):
-            item = prompt.item
-            answer = dialect.parse(generation.text)
-            found.answers[item.id] = judge_item(answer, item, generation.ids, session.eos_ids)
-            advance(1, item.id)
+            _judge(found, prompt, (generation.ids, generation.text), dialect, session.eos_ids)
+            advance(1, prompt.item.id)
+
+
+def _judge(found: Measured, prompt: Prompt, said: Said, dialect: Dialect, ends: frozenset[int]) -> None:
+    ids, text = found.said[prompt.item.id] = said
+    found.answers[prompt.item.id] = judge_item(dialect.parse(text), prompt.item, ids, ends)
+
+
+def _recalled(recorded: Recorded, workload: Workload, dialect: Dialect, found: Measured, ends: frozenset[int]) -> None:
+    for group in workload.groups:
+        for prompt in group.prompts:
+            _judge(found, prompt, recorded.answers[prompt.item.id], dialect, ends)
+    found.chat_nll = list(recorded.chat_nll)
+    found.notes.append(
+        "its answers, distributions, peak memory and CPU seconds are kept from an earlier run with the same files, "
+        "items, options, versions and processor; its times were taken in this one"
+    )
 
 
 def _distributions(
@@ -225,12 +256,11 @@ def _compare(
         if not np.isfinite(logits).all():
             found.problems.append(f"logits are not finite at item {prompt.item.id}")
             return False
-        file = baseline_logits / f"{workload_key(prompt)}.npy"
+        file = baseline_logits / workload_key(prompt)
         if is_baseline:
-            np.save(file, logits, allow_pickle=False)
+            keep(logits).save(file)
         else:
-            theirs = np.load(file, allow_pickle=False)
-            found.compared[prompt.item.id] = fidelity.compare_logits(theirs, logits, prompt.answer_ids)
+            found.compared[prompt.item.id] = compare_kept(Kept.load(file), logits, prompt.answer_ids)
         advance(1, prompt.item.id)
     return True
 

@@ -13,6 +13,7 @@ from lf_export.errors import ExportError, StepError
 from lf_export.functions.dialects import Dialect
 from lf_export.metrics.calls import judge_item
 from lf_export.metrics.fidelity_top import compare_top
+from lf_export.metrics.kept import Kept
 from lf_export.metrics.latency import gaps
 from lf_export.metrics.latency import measure as measure_latency
 from lf_export.metrics.serving import Limits, level
@@ -94,7 +95,7 @@ def measure_endpoint(
         workload: what the baseline was asked.
         dialect: how the model was trained.
         tokenizer: the baseline's, by Transformers.
-        baseline_logits: the folder with the baseline's logits on the reference answers, one file an item.
+        baseline_logits: the folder with what stays of the baseline's logits on the reference answers, one file an item.
         advance: tells how far it is.
 
     Raises:
@@ -188,7 +189,7 @@ def _distributions(asking: _Asking, baseline_logits: Path) -> None:
     prompts = [prompt for prompt in workload.prompts if prompt.item.id in workload.compared]
     rows = asking.together(lambda prompt: session.candidates(prompt.ids, prompt.answer_ids), prompts)
     for prompt, row in zip(prompts, rows, strict=True):
-        theirs = np.load(baseline_logits / f"{workload_key(prompt)}.npy", allow_pickle=False)
+        theirs = Kept.load(baseline_logits / workload_key(prompt))
         asking.found.shown[prompt.item.id] = compare_top(theirs, [(each.ids, each.logprobs) for each in row])
         asking.advance(1, prompt.item.id)
 

@@ -10,12 +10,16 @@ import pytest
 import torch
 from models import tiny_adapter, tiny_model
 from safetensors.torch import load_file, save_file
+from said import Said
 
 from lf_export.calibration.suites import load_suite
 from lf_export.functions.spec import schema_hash
+from lf_export.progress import reporting
 from lf_export.provenance import manifest, write_manifest
+from lf_export.steps.bench import BenchOptions, bench_artifacts
 
 Run = Callable[..., Any]
+SUITES = {"calls": "calls", "no_call": "no-call", "chat": "chat"}
 
 
 def test_merge_leaves_a_complete_folder(lf_export: Run, project: Path, tmp_path: Path) -> None:
@@ -67,17 +71,42 @@ def test_inspect_names_what_it_sees(lf_export: Run, project: Path, merged: Path)
     assert lf_export("inspect", project / "none").status == 3
 
 
-def test_bench_gives_its_own_verdict_and_status(lf_export: Run, merged: Path, project: Path, tmp_path: Path) -> None:
+def test_a_bench_is_the_same_with_what_an_earlier_one_kept_of_the_baseline(
+    merged: Path, project: Path, tmp_path: Path
+) -> None:
     shutil.copytree(merged, tmp_path / "copy")
-    ended = lf_export(
-        "bench", tmp_path / "copy", "--baseline", merged, "-o", tmp_path / "bench",
-        "--calls", project / "suite-calls.jsonl", "--no-call", project / "suite-no-call.jsonl",
-        "--chat", project / "suite-chat.jsonl", "--max-new-tokens", "8", "--json",
-    )  # fmt: skip
-    assert ended.status == 11
-    (artifact,) = json.loads(ended.out)["artifacts"]
-    assert artifact["fidelity"]["call"]["kl_mean"] == pytest.approx(0, abs=1e-9)
+    suites = {name: str(project / f"suite-{file}.jsonl") for name, file in SUITES.items()}
+    options = BenchOptions(
+        **suites, max_new_tokens=8, latency_prompts=1, latency_tokens=4, cache=tmp_path / "cache", name="kept"
+    )
+    reports, said = [], Said()
+    for name in ("first", "second"):
+        with reporting(said):
+            outcome = bench_artifacts({"copy": tmp_path / "copy"}, merged, tmp_path / name, options)
+        assert outcome.status == 11
+        assert any("kept from an earlier run" in line for line in said.lines) == (name == "second")
+        reports.append(json.loads((tmp_path / name / "report.json").read_text(encoding="utf-8")))
+    (artifact,) = reports[0]["artifacts"]
+    assert artifact["fidelity"]["call"]["kl_mean"] == 0
     assert artifact["fidelity"]["call"]["top1_agreement"] == 1.0
+    note = reports[1]["baseline"]["notes"].pop()
+    assert "kept from an earlier run" in note
+    first, second = (json.dumps(_untimed(report), sort_keys=True) for report in reports)
+    assert first == second
+
+
+def _untimed(value: Any) -> Any:
+    """A report without what is taken anew in each run: times, and the artifact's memory."""
+    if isinstance(value, list):
+        return [_untimed(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if "notes" in value:
+        value["notes"] = [note for note in value["notes"] if "times as long" not in note]
+    anew = {"created", "latency", "latency_ratios", "load_seconds", "ttft_seconds", "tpot_seconds", "limits"}
+    if value.get("name") != "merged":
+        anew |= {"cpu_seconds", "peak_rss_bytes"}
+    return {key: _untimed(each) for key, each in value.items() if key not in anew}
 
 
 def test_controls_are_judged_beside_the_artifacts_and_hold_the_verdict_back(

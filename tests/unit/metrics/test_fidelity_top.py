@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from lf_export.metrics.fidelity import compare_logits, log_softmax
 from lf_export.metrics.fidelity_top import compare_top, concatenate_top
+from lf_export.metrics.kept import keep
 
 
 def _top(logits: np.ndarray, k: int) -> list[tuple[list[int], list[float]]]:
@@ -31,7 +32,7 @@ def test_the_bound_is_never_over_the_kl_of_the_whole_vocabulary(
     baseline = rng.normal(0, scale, (3, width)).astype(np.float32)
     artifact = (baseline + rng.normal(0, noise, baseline.shape)).astype(np.float32)
     whole = compare_logits(baseline, artifact, [0, 1, 2])
-    shown = compare_top(baseline, _top(artifact, k))
+    shown = compare_top(keep(baseline), _top(artifact, k))
     assert (shown.kl_at_least >= 0).all()
     assert (shown.kl_at_least <= whole.kl + 1e-4).all()
     assert (shown.same_top1 == whole.same_top1).all()
@@ -45,12 +46,12 @@ def test_all_tokens_shown_give_the_kl_itself() -> None:
     rng = np.random.default_rng(0)
     baseline, artifact = rng.normal(0, 1, (2, 4, 30)).astype(np.float32)
     whole = compare_logits(baseline, artifact, [0, 0, 0, 0])
-    np.testing.assert_allclose(compare_top(baseline, _top(artifact, 30)).kl_at_least, whole.kl, rtol=1e-3)
+    np.testing.assert_allclose(compare_top(keep(baseline), _top(artifact, 30)).kl_at_least, whole.kl, rtol=1e-3)
 
 
 def test_a_preferred_token_that_is_not_shown_has_no_margin() -> None:
     baseline = np.log(np.array([[0.7, 0.2, 0.1]], np.float32))
-    shown = compare_top(baseline, [([1, 2], [np.log(0.6), np.log(0.3)])])
+    shown = compare_top(keep(baseline), [([1, 2], [np.log(0.6), np.log(0.3)])])
     assert np.isnan(shown.margin[0])
     assert not shown.same_top1[0]
     # By hand: 0.2 log(0.2/0.6) + 0.1 log(0.1/0.3) + 0.7 log(0.7/0.1)
@@ -59,12 +60,12 @@ def test_a_preferred_token_that_is_not_shown_has_no_margin() -> None:
 
 def test_tokens_beyond_the_baselines_vocabulary_count_among_all_others() -> None:
     baseline = np.log(np.array([[0.75, 0.25]], np.float32))
-    shown = compare_top(baseline, [([5, 0], [np.log(0.6), np.log(0.3)])])
+    shown = compare_top(keep(baseline), [([5, 0], [np.log(0.6), np.log(0.3)])])
     assert shown.kl_at_least[0] == pytest.approx(0.75 * np.log(0.75 / 0.3) + 0.25 * np.log(0.25 / 0.7), rel=1e-5)
     assert not shown.same_top1[0]
 
 
 def test_answers_are_joined_in_order() -> None:
     baseline = np.zeros((1, 3), np.float32)
-    parts = [compare_top(baseline, [([index], [-0.5])]) for index in (0, 1)]
+    parts = [compare_top(keep(baseline), [([index], [-0.5])]) for index in (0, 1)]
     assert concatenate_top(parts).same_top1.tolist() == [True, False]

@@ -20,7 +20,7 @@ def _prompt(name: str) -> Prompt:
 
 def _values(margin: list[float], baseline: list[float]) -> TokenFidelity:
     zeros = np.zeros(len(margin))
-    return TokenFidelity(zeros, np.array(margin) > 0, np.array(margin), np.array(baseline), zeros)
+    return TokenFidelity(zeros, np.array(margin) > 0, np.array(margin), np.array(baseline), zeros, zeros)
 
 
 def test_the_margins_ratio_is_that_of_the_means_and_its_interval_is_over_items() -> None:
