@@ -56,7 +56,7 @@ $(STAMP)-demo: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	touch $@
 
 $(STAMP)-dev: $(STAMP)-demo
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[gguf,gptq,onnx,endpoint,grammar,sign,try]' --group dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[gguf,gptq,onnx,endpoint,grammar,sign,try,ray]' --group dev
 	touch $@
 
 $(STAMP)-docs: pyproject.toml constraints.txt | $(VENV)/bin/pip

@@ -11,6 +11,14 @@ from lf_export.cli.options import FOLDER, json_option, memory_option, set_option
 @click.argument("recipe", type=FOLDER)
 @click.option("--dry-run", is_flag=True, help="Print the plan: steps, bytes, peak memory, disk. No weight is touched.")
 @set_option
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="local: all targets in one pass, here. ray: each target and each artifact's bench as a task of a cluster.",
+)
+@click.option("--ray-address", metavar="ADDRESS", help="A Ray cluster, such as auto [default: one of this machine].")
 @threads_option
 @memory_option
 @json_option
@@ -19,6 +27,8 @@ def run(
     recipe: Path,
     dry_run: bool,
     settings: tuple[str, ...],
+    engine: str,
+    ray_address: str | None,
     threads: int,
     memory: int | None,
     as_json: bool,
@@ -39,11 +49,13 @@ def run(
     given = click.get_current_context().get_parameter_source("threads")
     wanted = threads if given is not click.core.ParameterSource.DEFAULT else None
     overrides = read_overrides(settings)
+    if ray_address is not None and engine != "ray":
+        raise click.UsageError("--ray-address needs --engine ray.")
     if dry_run:
         text, facts = plan_text(recipe, wanted, memory, overrides)
         emit(facts, text, as_json=as_json)
         return 0
     with shown():
-        outcome = run_recipe(recipe, wanted, memory, overrides)
+        outcome = run_recipe(recipe, wanted, memory, overrides, engine=engine, address=ray_address)
     emit(outcome.facts, outcome.text, as_json=as_json)
     return outcome.status

@@ -30,6 +30,8 @@ from lf_export.steps.cards import write_results
 from lf_export.steps.contamination import check_contamination
 from lf_export.steps.controls import CONTROLS, check_names, judged_control, make_controls
 from lf_export.steps.disk import check_disk
+from lf_export.steps.engine import Cluster
+from lf_export.steps.engine_tasks import measured_apart
 from lf_export.steps.evidence import item_texts
 from lf_export.steps.findings import artifact_report, overall_verdict
 from lf_export.steps.interleaved import Beside
@@ -135,8 +137,11 @@ def bench_artifacts(
     baseline: Path,
     out: Path,
     options: BenchOptions,
+    cluster: Cluster | None = None,
 ) -> BenchOutcome:
     """Judge every artifact against `baseline`; writes report.json and its views into the folder `out`.
+
+    On a `cluster` artifacts are measured beside each other, which says nothing about their speed.
 
     An earlier report in `out` is replaced when the new one is complete. Each artifact's card gets its results.
 
@@ -146,7 +151,7 @@ def bench_artifacts(
         StepError: the baseline cannot be measured, or a server does not answer before it is.
     """
     with writing(out):
-        return _bench(artifacts, baseline, out, options)
+        return _bench(artifacts, baseline, out, options, cluster)
 
 
 def _bench(
@@ -154,6 +159,7 @@ def _bench(
     baseline: Path,
     out: Path,
     options: BenchOptions,
+    cluster: Cluster | None,
 ) -> BenchOutcome:
     unknown = [name for name in options.enforce or () if name not in artifacts]
     if unknown:
@@ -187,7 +193,7 @@ def _bench(
         runtime = options.runtimes.get(BASELINE) or default_runtime(baseline)
         with Beside(runtime, baseline, options.threads, Path(scratch)) as beside:
             paths = {BASELINE: baseline, **judged}
-            measured = _measure_all(paths, workload, dialect, tokenizer, options, Path(scratch), beside)
+            measured = _measure_all(paths, workload, dialect, tokenizer, options, Path(scratch), beside, cluster)
         report = published(_report(judged, baseline, measured, workload, suites, options, contaminated))
         write_report(report, folder)
         facts = manifest("bench", verdict=report.verdict, inputs=bench_inputs(local, baseline))
@@ -224,6 +230,7 @@ def _measure_all(
     options: BenchOptions,
     scratch: Path,
     beside: Beside,
+    cluster: Cluster | None,
 ) -> dict[str, Measured]:
     logits = scratch / "logits"
     logits.mkdir()
@@ -231,12 +238,17 @@ def _measure_all(
     recorded = cache.read(key, logits)
     measured: dict[str, Measured] = {}
     judged = {prompt.item.id for prompt in workload.prompts if not prompt.item.variant}
+    apart: dict[str, Measured] = {}
     for name, path in paths.items():
+        if cluster is not None and measured and not apart:  # the baseline's logits are there by now
+            apart = _apart(paths, workload, dialect, options, scratch, cluster)
         with stage(f"bench {name}", workload.units, "items") as advance:
             if isinstance(path, ServedArtifact):
                 measured[name] = measure_endpoint(
                     path, workload, dialect, tokenizer, baseline_logits=logits, advance=advance
                 )
+            elif name in apart:
+                measured[name] = apart[name]
             else:
                 beside.make_room()
                 measured[name] = measure(
@@ -268,6 +280,19 @@ def _baseline_key(baseline: Path | ServedArtifact, workload: Workload, options: 
         return ""
     runtime = options.runtimes.get(BASELINE) or default_runtime(baseline)
     return baseline_key(baseline, runtime, options.dialect, options.threads, workload)
+
+
+def _apart(
+    paths: Mapping[str, Path | ServedArtifact],
+    workload: Workload,
+    dialect: Dialect,
+    options: BenchOptions,
+    scratch: Path,
+    cluster: Cluster,
+) -> dict[str, Measured]:
+    files = {name: path for name, path in paths.items() if isinstance(path, Path) and name != BASELINE}
+    runtimes = {name: options.runtimes.get(name) or default_runtime(path) for name, path in files.items()}
+    return measured_apart(files, runtimes, workload, dialect, options.threads, scratch, cluster)
 
 
 def _varied(items: Mapping[str, Sequence[EvalItem]], variants: Sequence[Variant], seed: int) -> list[EvalItem]:

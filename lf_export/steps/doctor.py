@@ -121,6 +121,7 @@ PARTS: tuple[Part, ...] = (
         "extra", "sign", _import("model_signing, cyclonedx", "model-signing"), "sign", "signatures, bill of materials"
     ),
     Part("extra", "try", _import("gradio", "gradio"), "try", "the page of `lf-export try`"),
+    Part("extra", "ray", _import("ray", "ray"), "ray", "several machines"),
 )
 
 

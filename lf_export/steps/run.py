@@ -13,11 +13,14 @@ from lf_export.errors import InputError, StepError
 from lf_export.progress import say
 from lf_export.recipe import Override, Recipe, load_recipe
 from lf_export.steps import estimate
-from lf_export.steps.bench import BenchOptions, BenchOutcome, bench_artifacts, earlier_bench
+from lf_export.steps.bench import BenchOutcome, bench_artifacts, earlier_bench
+from lf_export.steps.bench_options import bench_options
 from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
 from lf_export.steps.controls import check_names
 from lf_export.steps.dequantize import dequantized
 from lf_export.steps.disk import check_disk, check_outputs
+from lf_export.steps.engine import Cluster, opened
+from lf_export.steps.engine_tasks import quantized_apart
 from lf_export.steps.inputs import calibration_inputs
 from lf_export.steps.measure_endpoint import ServedArtifact
 from lf_export.steps.merge import MergeOptions, merge_model
@@ -84,8 +87,14 @@ def run_recipe(
     threads: int | None,
     memory: int | None = None,
     overrides: Sequence[Override] = (),
+    *,
+    engine: str = "local",
+    address: str | None = None,
 ) -> RunOutcome:
     """Do every step of the recipe that is not done yet, and give the verdict.
+
+    The local engine makes all targets in one walk. On a cluster each target is a task with a walk of its own, and so
+    is the measuring of each artifact; they are done beside each other.
 
     Raises:
         InputError: a wrong recipe, model, adapter or data.
@@ -95,23 +104,24 @@ def run_recipe(
     output = Path(load_recipe(recipe_file(path), overrides).output)
     with writing(output):
         inputs = _inputs(path, threads, memory, overrides, prepare=True)
-        return _run(inputs)
+        return _run(inputs, engine, address)
 
 
-def _run(inputs: _Inputs) -> RunOutcome:
+def _run(inputs: _Inputs, engine: str, address: str | None) -> RunOutcome:
     steps = {step.name: step for step in _steps(inputs)}
     check_outputs(steps)
     _check_disk(inputs.output, steps)
     inputs.output.mkdir(parents=True, exist_ok=True)
     try:
-        return _done(inputs, steps)
+        with opened(engine, address) as cluster:
+            return _done(inputs, steps, cluster)
     except KeyboardInterrupt as error:
         finished = [step.name for step in steps.values() if is_done(step.output, step.digest)]
         error.add_note(f"finished steps, which are kept: {', '.join(finished) or 'none'}")
         raise
 
 
-def _done(inputs: _Inputs, steps: Mapping[str, Step]) -> RunOutcome:
+def _done(inputs: _Inputs, steps: Mapping[str, Step], cluster: Cluster | None) -> RunOutcome:
     for step in steps.values():
         if step.done:
             say(f"{step.name}: done before, kept")
@@ -123,19 +133,24 @@ def _done(inputs: _Inputs, steps: Mapping[str, Step]) -> RunOutcome:
         calibrate_model(_calibrate_options(inputs, steps[CALIBRATION].output))
         record(steps[CALIBRATION].output, steps[CALIBRATION].digest)
     waiting = [plan for plan in _targets(inputs) if not steps[plan.name].done]
-    if waiting:
+    if waiting and cluster is None:
         _quantize(inputs, waiting, steps)
-    return _judged(inputs, steps)
+    elif waiting and cluster is not None:
+        memory = {plan.name: steps[plan.name].peak_memory for plan in waiting}
+        folders = (inputs.output / MERGED, inputs.output / CALIBRATION)
+        for name in quantized_apart(*folders, waiting, memory, inputs.threads, inputs.memory, cluster):
+            record(inputs.output / name, steps[name].digest)
+    return _judged(inputs, steps, cluster)
 
 
-def _judged(inputs: _Inputs, steps: Mapping[str, Step]) -> RunOutcome:
+def _judged(inputs: _Inputs, steps: Mapping[str, Step], cluster: Cluster | None) -> RunOutcome:
     if inputs.recipe.bench is None:
         _sign(inputs, {}, None)
         text = "\n".join(str(plan.out) for plan in _targets(inputs))
         return RunOutcome(text, {"artifacts": [str(plan.out) for plan in _targets(inputs)]}, 0)
     if inputs.recipe.sign is not None and not steps[BENCH].done:
         unsign(plan.out for plan in _targets(inputs))
-    outcome = _bench(inputs, steps[BENCH])
+    outcome = _bench(inputs, steps[BENCH], cluster)
     verdicts = {each["name"]: each["gate"]["verdict"] for each in outcome.facts["artifacts"] if each["gate"]}
     _sign(inputs, verdicts, steps[BENCH].output)
     return RunOutcome(outcome.text, outcome.facts, outcome.status)
@@ -178,39 +193,11 @@ def _quantize(inputs: _Inputs, waiting: list[TargetPlan], steps: Mapping[str, St
         record(plan.out, steps[plan.name].digest)
 
 
-def _bench(inputs: _Inputs, step: Step) -> BenchOutcome:
+def _bench(inputs: _Inputs, step: Step, cluster: Cluster | None) -> BenchOutcome:
     recipe = inputs.recipe
     if recipe.bench is None:
         raise StepError("the recipe has no bench")
-    folder = inputs.folder
-    options = BenchOptions(
-        dialect=recipe.calibration.dialect,
-        calls=suite_source(recipe.bench.calls.path, folder),
-        no_call=suite_source(recipe.bench.no_call.path, folder),
-        chat=suite_source(recipe.bench.chat.path, folder),
-        limit_calls=recipe.bench.calls.limit,
-        limit_no_call=recipe.bench.no_call.limit,
-        limit_chat=recipe.bench.chat.limit,
-        max_new_tokens=recipe.bench.max_new_tokens,
-        fidelity_items=recipe.bench.fidelity_items,
-        latency_prompts=recipe.bench.latency_prompts,
-        latency_tokens=recipe.bench.latency_tokens,
-        latency_rounds=recipe.bench.latency_rounds,
-        variants=tuple(recipe.bench.variants),
-        allow_contaminated=tuple(recipe.bench.allow_contaminated),
-        runtimes=dict(recipe.bench.runtimes),
-        margin=recipe.gate.margin,
-        alpha=recipe.gate.alpha,
-        margins={str(name): margin for name, margin in recipe.gate.margins.items()},
-        min_items=recipe.gate.min_items,
-        baseline_floor=recipe.gate.baseline_floor,
-        limits={str(name): limit for name, limit in recipe.gate.limits.items()},
-        controls=recipe.gate.controls,
-        enforce=None if recipe.gate.enforce is None else tuple(recipe.gate.enforce),
-        seed=recipe.bench.seed,
-        threads=inputs.threads,
-        name=recipe.name,
-    )
+    options = bench_options(recipe, recipe.bench, inputs.folder, inputs.threads)
     made = {plan.name: plan.out for plan in _targets(inputs)}
     if step.done:
         return earlier_bench(made, step.output)
@@ -219,7 +206,7 @@ def _bench(inputs: _Inputs, step: Step) -> BenchOutcome:
         name: ServedArtifact(server.settings(), inputs.output / server.artifact if server.artifact else None)
         for name, server in recipe.bench.endpoints.items()
     }
-    outcome = bench_artifacts(artifacts, inputs.output / MERGED, step.output, options)
+    outcome = bench_artifacts(artifacts, inputs.output / MERGED, step.output, options, cluster)
     record(step.output, step.digest)
     return outcome
 

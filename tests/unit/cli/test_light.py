@@ -28,7 +28,7 @@ COMMANDS = [
 ]
 HEAVY = {
     *("torch", "transformers", "numpy", "pydantic", "yaml", "rich", "gguf", "xllamacpp", "peft", "safetensors"),
-    *("jinja2", "vl_convert", "model_signing", "cyclonedx", "gradio"),
+    *("jinja2", "vl_convert", "model_signing", "cyclonedx", "gradio", "ray"),
 }
 
 _PROBE = """
