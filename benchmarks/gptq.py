@@ -29,7 +29,7 @@ OURS = "lf-export"
 OPTIONS = {"gptq": {"bits": 4, "group_size": 64, "sym": True}, "awq": {"bits": 4, "group_size": 64}}
 # The most that ours may be of each peer.
 BOUNDS = {
-    "gptq": {peer: {"wall_s": 0.5, "cpu_s": 0.5, "peak_mb": 0.6, "kl": 1.0} for peer in PEERS},
+    "gptq": {peer: {"wall_s": 0.4, "cpu_s": 0.4, "peak_mb": 0.5, "kl": 1.0} for peer in PEERS},
     "awq": {"gptqmodel": {"cpu_s": 0.7, "kl": 1.0}, "llmcompressor": {"cpu_s": 0.3, "kl": 1.0}},
 }
 
@@ -62,14 +62,10 @@ def prepare(model: Path, folder: Path, num_samples: int, num_heldout: int) -> No
     (folder / "data.json").write_text(json.dumps(facts))
 
 
-def quantize(model: Path, folder: Path, out: Path, threads: int, method: str) -> None:
-    """Our side, as `lf-export quantize` does it: journal, digests and manifest included."""
-    from lf_export.calibration.build import CalibrationSet
-    from lf_export.checkpoint.index import open_checkpoint
-    from lf_export.steps.quantize import TargetPlan, quantize_targets
-
-    plan = TargetPlan(method, method, out, OPTIONS[method], "m")
-    quantize_targets(open_checkpoint(model), [plan], CalibrationSet.load(folder / "calibration"), threads=threads)
+def command_of(model: str, folder: Path, out: Path, threads: int, method: str) -> list[str]:
+    """Our side: the command itself, journal, digests and manifest included."""
+    given = ["--calibration", str(folder / "calibration"), "--group-size", "64", "--threads", str(threads)]
+    return [sys.executable, "-m", "lf_export", "quantize", model, "--format", method, *given, "-o", str(out)]
 
 
 def logits(model: Path, folder: Path, out: Path) -> None:
@@ -150,7 +146,7 @@ def measure(options: argparse.Namespace, folder: Path, peers: Path | None) -> di
             out = folder / arm
             shutil.rmtree(out, ignore_errors=True)
             os.sync()  # what the last run left to the kernel must not slow this one
-            ours = [*here, "quantize", "--out", str(out), "--threads", str(threads), "--method", method]
+            ours = command_of(model, folder, out, threads, method)
             theirs = [*there, arm, model, str(folder / "ids.json"), str(out), method]
             values = child(ours if arm == OURS else theirs, threads, folder / f"{arm}.log")
             print(f"run {run} {arm}: " + ", ".join(f"{key} {value:.1f}" for key, value in values.items()), flush=True)
@@ -208,12 +204,10 @@ def main() -> None:
     parser.add_argument("--method", choices=tuple(OPTIONS), default="gptq")
     parser.add_argument("--num-heldout", type=int, default=32, help="conversations to measure the damage on")
     add_run_options(parser, "gptq")
-    parser.add_argument("--task", choices=("prepare", "quantize", "logits"), help=argparse.SUPPRESS)
+    parser.add_argument("--task", choices=("prepare", "logits"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.task == "prepare":
         return prepare(options.model, options.cache, options.num_samples, options.num_heldout)
-    if options.task == "quantize":
-        return quantize(options.model, options.cache, options.out, options.threads, options.method)
     if options.task == "logits":
         return logits(options.model, options.cache, options.out)
     peers = options.peers and options.peers / "bin" / "python"

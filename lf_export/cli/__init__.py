@@ -3,6 +3,7 @@
 Command modules import only click at the top, so that `--help` needs nothing heavy.
 """
 
+import gc
 import os
 import sys
 import traceback
@@ -26,6 +27,10 @@ from lf_export.cli.stop import show_stopped, stoppable
 from lf_export.cli.try_ import try_
 from lf_export.cli.verify import verify
 from lf_export.errors import ExportError
+
+# Objects made before Python looks for cycles. Its own 700 cost 0.5 of the 3.1 CPU seconds that importing torch and
+# transformers takes (2 cores, medians of 3), and nothing here lives in cycles of any size.
+_GC_THRESHOLD = 20_000
 
 _EPILOG = (
     "Exit status: 0 done, gate PASS; 1 our bug; 2 wrong command line; 3 wrong recipe, model, adapter or data; "
@@ -57,6 +62,7 @@ app.add_command(doctor)
 
 def main() -> None:
     """Run the command line and exit with the status of DESIGN's table; every error is shown here."""
+    gc.set_threshold(_GC_THRESHOLD)
     try:
         with stoppable():
             status = app.main(standalone_mode=False)
