@@ -43,6 +43,15 @@ def flipped_report(
                 "gate": _gate(verdict, base, changed, text),
                 "layer_errors": _layers() if number else None,
                 "notes": [f"note {text}"],
+                "chat_drift": {
+                    "answers": 4,
+                    "identical": 3,
+                    "agreed": 0.9,
+                    "agreed_lower": 0.7,
+                    "agreed_upper": 1.0,
+                    "first_difference": 5.0,
+                    "parted": [{"item": f"chat {text}", "baseline": f"Fine. {text}", "artifact": f"Good. {text}"}],
+                },
             }
         )
     suite = {"path": "shipped:suites/calls.jsonl", "items": items, "of_items": items, "sha256": "cd" * 32}

@@ -348,6 +348,8 @@ class BenchRecipe(Strict):
     )
     max_new_tokens: int = Field(192, ge=8, description="The longest answer, in tokens.")
     fidelity_items: int = Field(96, ge=0, description="Items whose reference answers are compared token by token.")
+    drift_items: int = Field(8, ge=0, description="Conversations of the chat suite that are answered and compared.")
+    drift_tokens: int = Field(32, ge=1, description="The longest of these answers, in tokens.")
     latency_prompts: int = Field(8, ge=1, description="Prompts that are timed one at a time.")
     latency_tokens: int = Field(48, ge=2, description="Tokens generated for each timed prompt.")
     latency_rounds: int = Field(

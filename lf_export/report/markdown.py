@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from lf_export.report import accuracy, cells
+from lf_export.report.chat import DRIFT_HEAD, DRIFT_NOTE, drift_rows
 from lf_export.report.latency import ratio_rows
 from lf_export.report.model import ArtifactReport, Report, SuiteFacts
 from lf_export.report.parts import TOKEN_CLASSES
@@ -118,6 +119,9 @@ def _fidelity(report: Report) -> list[str]:
         blocks += [note, cells.markdown_table(head, rows)]
     if perplexity:
         blocks.append(cells.markdown_table(("artifact", "chat perplexity", "of the baseline"), perplexity))
+    drifts = [(artifact.name, artifact.chat_drift) for artifact in report.artifacts if artifact.chat_drift]
+    if drifts:
+        blocks += [DRIFT_NOTE, cells.markdown_table(DRIFT_HEAD, drift_rows(drifts))]
     return ["## Fidelity to the baseline", *blocks] if blocks else []
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, Field, model_validator
 
+from lf_export.report.chat import ChatDrift
 from lf_export.report.evidence import LayerErrors, Texts
 from lf_export.report.latency import LatencyRatios
 from lf_export.report.parts import Count, Measured, Percentiles, Share
@@ -313,6 +314,7 @@ class ArtifactReport(_Part):
         default_factory=dict, description="In place of `fidelity`, for a server that shows its likeliest tokens only."
     )
     chat_perplexity: Measured = None
+    chat_drift: ChatDrift | None = Field(None, description="Greedy answers to the chat suite against the baseline's.")
     latency: Latency | None = None
     latency_ratios: LatencyRatios | None = Field(
         None, description="Times over the baseline's; None where both were not timed in turn."

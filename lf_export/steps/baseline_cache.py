@@ -27,9 +27,9 @@ from lf_export.provenance import (
     write_manifest,
 )
 from lf_export.report.card import CARD_NAME
-from lf_export.steps.measure import Workload
 from lf_export.steps.recorded import Recorded
 from lf_export.steps.verify import verify_folder
+from lf_export.steps.workload import Workload
 
 VARIABLE = "LF_EXPORT_CACHE"
 MOST_BYTES = 2_000_000_000
@@ -69,6 +69,11 @@ def baseline_key(baseline: Path, runtime: str, dialect: str, threads: int, workl
             "compared": sorted(workload.compared),
             "chat": [[ids, counted.tolist()] for ids, counted in workload.chat],
             "max_new_tokens": workload.max_new_tokens,
+            "chat_asked": [
+                [prompt.item.id, prompt.ids, workload.chat_tokens]
+                for group in workload.chat_groups
+                for prompt in group.prompts
+            ],
             "versions": versions(),
             "code": _code(),
             "processor": [here[name] for name in ("system", "processor", "architecture", "instruction_sets")],

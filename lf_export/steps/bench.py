@@ -35,11 +35,12 @@ from lf_export.steps.engine_tasks import measured_apart
 from lf_export.steps.evidence import item_texts
 from lf_export.steps.findings import artifact_report, overall_verdict
 from lf_export.steps.interleaved import Beside
-from lf_export.steps.measure import Measured, Workload, loops_more, measure
+from lf_export.steps.measure import Measured, loops_more, measure
 from lf_export.steps.measure_endpoint import ServedArtifact, check_endpoint, measure_endpoint
 from lf_export.steps.prompts import Prompt, answered, grouped, prepare
 from lf_export.steps.seal import bench_files, bench_inputs, seal_page
 from lf_export.steps.suites import load_suites
+from lf_export.steps.workload import Workload
 
 BASELINE = "merged"
 
@@ -62,6 +63,8 @@ class BenchOptions:
     allow_contaminated: tuple[str, ...] = ()
     max_new_tokens: int = 192
     fidelity_items: int = 96
+    drift_items: int = 8
+    drift_tokens: int = 32
     latency_prompts: int = 8
     latency_tokens: int = 48
     latency_rounds: int = 2
@@ -296,8 +299,8 @@ def _apart(
 
 
 def _varied(items: Mapping[str, Sequence[EvalItem]], variants: Sequence[Variant], seed: int) -> list[EvalItem]:
-    every = [*items["calls"], *items["no_call"]]
-    return [item for variant in variants for item in vary(every, variant, pool=items["calls"], seed=seed)]
+    every, pool = [*items["calls"], *items["no_call"]], items["calls"]
+    return [item for variant in variants for item in vary(every, variant, pool=pool, seed=seed)]
 
 
 def _workload(
@@ -318,15 +321,16 @@ def _workload(
             counted[0] = False  # nothing predicts the first token
             chat.append((tuple(sample.ids.tolist()), counted))
     by_id = {prompt.item.id: prompt for prompt in asked}
-    timed = [by_id[item.id] for item in _part(items["calls"], options.latency_prompts, options.seed)]
     return Workload(
         groups=grouped(asked),
         compared=frozenset(item.id for item in compared),
         chat=chat,
-        timed=timed,
+        timed=[by_id[item.id] for item in _part(items["calls"], options.latency_prompts, options.seed)],
         max_new_tokens=options.max_new_tokens,
         timed_tokens=options.latency_tokens,
         timed_rounds=options.latency_rounds,
+        chat_groups=grouped(prepare(_part(items["chat"], options.drift_items, options.seed), dialect, tokenizer)),
+        chat_tokens=options.drift_tokens,
         seed=options.seed,
     )
 

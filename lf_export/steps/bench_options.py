@@ -23,6 +23,8 @@ def bench_options(recipe: Recipe, bench: BenchRecipe, folder: Path, threads: int
         limit_chat=bench.chat.limit,
         max_new_tokens=bench.max_new_tokens,
         fidelity_items=bench.fidelity_items,
+        drift_items=bench.drift_items,
+        drift_tokens=bench.drift_tokens,
         latency_prompts=bench.latency_prompts,
         latency_tokens=bench.latency_tokens,
         latency_rounds=bench.latency_rounds,

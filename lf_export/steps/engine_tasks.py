@@ -10,8 +10,9 @@ from lf_export.functions.dialects import Dialect
 from lf_export.progress import say
 from lf_export.steps.engine import Cluster, Task
 from lf_export.steps.inputs import calibration_inputs
-from lf_export.steps.measure import Measured, Workload, measure
+from lf_export.steps.measure import Measured, measure
 from lf_export.steps.quantize import TargetPlan, quantize_targets
+from lf_export.steps.workload import Workload
 
 
 def quantized_apart(

@@ -29,6 +29,7 @@ from lf_export.report.model import (
 )
 from lf_export.report.serving import ServingLevel
 from lf_export.stats import cluster_bootstrap, paired
+from lf_export.steps.chat import chat_drift
 from lf_export.steps.counts import call_metrics, no_call_metrics, variant_metrics
 from lf_export.steps.evidence import layer_errors
 from lf_export.steps.findings_shown import shown_fidelity
@@ -76,6 +77,7 @@ def artifact_report(
         fidelity=fidelity_by_class(prompts, found.compared),
         fidelity_shown=shown_fidelity(prompts, found.shown),
         chat_perplexity=fidelity.perplexity(np.asarray(found.chat_nll)) if found.chat_nll else None,
+        chat_drift=None if baseline is None else chat_drift(baseline.chat_said, found.chat_said),
         latency=None if found.latency is None else Latency.model_validate(found.latency),
         latency_ratios=None if found.ratios is None else LatencyRatios.model_validate(found.ratios),
         serving=[ServingLevel.model_validate(each) for each in found.serving],

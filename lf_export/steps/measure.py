@@ -1,12 +1,11 @@
 """Measure one artifact: its answers, its distributions on the reference answers, its speed, its size."""
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from lf_export.checkpoint.gguf_parts import parts_of
 from lf_export.errors import ExportError, StepError
@@ -22,46 +21,11 @@ from lf_export.metrics.serving import Level
 from lf_export.provenance import digest_of
 from lf_export.report.card import CARD_NAME
 from lf_export.runtimes.child import ChildSession
+from lf_export.steps.chat import chat_answers, chat_nll
 from lf_export.steps.interleaved import BaselineLost, Beside, time_in_turn
 from lf_export.steps.prompts import Group, Prompt
 from lf_export.steps.recorded import Recorded, Said
-
-Advance = Callable[..., None]
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What every artifact is asked, the baseline first.
-
-    Attributes:
-        groups: the items of both suites, by shared prefill.
-        compared: ids of items whose reference answers are compared token by token.
-        chat: conversations for perplexity, as (ids, which tokens count).
-        timed: prompts that are timed one at a time.
-        max_new_tokens: the longest answer.
-        timed_tokens: tokens generated for each timed prompt.
-        timed_rounds: how often each of them is timed beside the baseline.
-        seed: draws whether baseline or artifact is first at a prompt.
-    """
-
-    groups: Sequence[Group]
-    compared: frozenset[str]
-    chat: Sequence[tuple[tuple[int, ...], npt.NDArray[np.bool_]]]
-    timed: Sequence[Prompt]
-    max_new_tokens: int
-    timed_tokens: int
-    timed_rounds: int = 2
-    seed: int = 0
-
-    @property
-    def prompts(self) -> list[Prompt]:
-        """Every item."""
-        return [prompt for group in self.groups for prompt in group.prompts]
-
-    @property
-    def units(self) -> int:
-        """How many units of progress one artifact takes."""
-        return len(self.prompts) + len(self.compared) + len(self.chat) + len(self.timed)
+from lf_export.steps.workload import Advance, Workload
 
 
 @dataclass
@@ -74,6 +38,7 @@ class Measured:
         compared: by item id, in the order of the answer's tokens; empty for the baseline.
         reference_nll: the artifact's mean negative log-likelihood of reference tokens, nats, by item id.
         chat_nll: negative log-likelihood of each counted chat token, nats.
+        chat_said: greedy answers to conversations, by item id.
         ratios: of its times to the baseline's where both were timed in turn.
         problems: hard floors that broke, in words.
         shown: by item id, where a server showed its likeliest tokens only.
@@ -88,6 +53,7 @@ class Measured:
     said: dict[str, Said] = field(default_factory=dict)
     compared: dict[str, fidelity.TokenFidelity] = field(default_factory=dict)
     chat_nll: list[float] = field(default_factory=list)
+    chat_said: dict[str, Said] = field(default_factory=dict)
     latency: Latency | None = None
     ttft_seconds: list[float] = field(default_factory=list)
     tpot_seconds: list[float] = field(default_factory=list)
@@ -103,7 +69,7 @@ class Measured:
     @property
     def recorded(self) -> Recorded:
         """What of it holds for other runs too."""
-        return Recorded(self.said, self.chat_nll, self.peak_rss_bytes, self.cpu_seconds)
+        return Recorded(self.said, self.chat_nll, self.peak_rss_bytes, self.cpu_seconds, self.chat_said)
 
 
 def measure(
@@ -211,7 +177,7 @@ def _recalled(recorded: Recorded, workload: Workload, dialect: Dialect, found: M
     for group in workload.groups:
         for prompt in group.prompts:
             _judge(found, prompt, recorded.answers[prompt.item.id], dialect, ends)
-    found.chat_nll = list(recorded.chat_nll)
+    found.chat_nll, found.chat_said = list(recorded.chat_nll), dict(recorded.chat_answers)
     found.notes.append(
         "its answers, distributions, peak memory and CPU seconds are kept from an earlier run with the same files, "
         "items, options, versions and processor; its times were taken in this one"
@@ -271,14 +237,10 @@ def workload_key(prompt: Prompt) -> str:
 
 
 def _chat(session: ChildSession, workload: Workload, found: Measured, advance: Advance) -> None:
-    for ids, counted in workload.chat:
-        start = int(np.argmax(counted))
-        (logits,) = session.score((), [ids], [start])
-        nll = fidelity.nll(logits, ids[start:])
-        found.chat_nll += nll[counted[start:]].tolist()
-        advance(1, "chat")
+    found.chat_nll = chat_nll(session, workload, advance)
     if not np.isfinite(found.chat_nll).all():
         found.problems.append("logits are not finite on the chat suite")
+    found.chat_said = chat_answers(session, workload, advance)
 
 
 def _speed(session: ChildSession, workload: Workload, found: Measured, advance: Advance, beside: Beside | None) -> None:

@@ -20,8 +20,9 @@ from lf_export.metrics.serving import Limits, level
 from lf_export.runtimes.endpoint import NAME, Endpoint, EndpointSession, Question
 from lf_export.runtimes.endpoint_reply import Reply
 from lf_export.steps.endpoint_questions import question_of, served
-from lf_export.steps.measure import Advance, Measured, Workload, disk_bytes, workload_key
+from lf_export.steps.measure import Measured, disk_bytes, workload_key
 from lf_export.steps.prompts import Prompt
+from lf_export.steps.workload import Advance, Workload
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
@@ -195,6 +196,8 @@ def _distributions(asking: _Asking, baseline_logits: Path) -> None:
 
 
 def _chat(asking: _Asking) -> None:
+    if asking.workload.chat_groups:
+        asking.found.notes.append("the drift of answers in a chat is not measured at a server")
     """Perplexity, where the server gives the log-probability of each token of a prompt."""
     if not asking.workload.chat:
         return

@@ -75,6 +75,7 @@ def to_html(report: Report) -> str:
         matrices=[matrix for each in report.artifacts if (matrix := _matrix(report, each)).rows],
         slices=tables.by_slice(report),
         variants=tables.by_variant(report),
+        drifted=tables.drifted(report),
         served=tables.under_load(report),
         shown=tables.shown_by_servers(report),
         browser=browser(report, room),

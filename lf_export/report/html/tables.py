@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lf_export.report.accuracy import slice_table, variant_table
+from lf_export.report.chat import DRIFT_HEAD, DRIFT_NOTE, drift_rows
 from lf_export.report.model import Report
 from lf_export.report.parts import TOKEN_CLASSES
 from lf_export.report.serving import failures_text, limits_text, serving_rows, shown_rows
@@ -29,6 +30,12 @@ def by_variant(report: Report) -> Table | None:
     """The suites as they are and changed, None where no variant was asked for."""
     head, rows = variant_table(report)
     return Table("Variants of the suites", ("Not part of the verdict.",), head, rows) if rows else None
+
+
+def drifted(report: Report) -> Table | None:
+    """Greedy answers in a chat against the baseline's, None where none was asked for."""
+    named = [(artifact.name, artifact.chat_drift) for artifact in report.artifacts if artifact.chat_drift]
+    return Table("Drift of answers in a chat", (DRIFT_NOTE,), DRIFT_HEAD, drift_rows(named)) if named else None
 
 
 def under_load(report: Report) -> Table | None:

@@ -20,12 +20,14 @@ from lf_export.metrics.kept import keep
 from lf_export.progress import reporting
 from lf_export.steps import baseline_cache
 from lf_export.steps.baseline_cache import BaselineCache, baseline_key, cache_folder
-from lf_export.steps.measure import Workload
 from lf_export.steps.prompts import Group, Prompt
 from lf_export.steps.recorded import Recorded
+from lf_export.steps.workload import Workload
 
 KEY, OTHER = "a" * 64, "b" * 64
-RECORDED = Recorded({"one": ((1, 2, 3), "<b>é\U0001f600\ufffd"), "two": ((), "")}, [0.1, 1 / 3], 7, 0.25)
+RECORDED = Recorded(
+    {"one": ((1, 2, 3), "<b>é\U0001f600\ufffd"), "two": ((), "")}, [0.1, 1 / 3], 7, 0.25, {"chat": ((4, 5), "Fine.")}
+)
 
 
 @pytest.fixture
