@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lf_export import __version__
 from lf_export.errors import InputError
+from lf_export.version import __version__
 
 MANIFEST_NAME = "lf-export.json"
 MANIFEST_SCHEMA = 2

@@ -1,6 +1,7 @@
 """What went into a calibration: counts, losses, overlap with evaluation, and a digest that artifacts carry."""
 
 import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -60,8 +61,9 @@ class Audit:
     digest: str
 
     def to_json(self) -> dict[str, Any]:
-        """The audit as JSON values."""
-        return asdict(self)
+        """The audit as JSON values: lists, no tuples."""
+        value: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Audit":

@@ -30,8 +30,11 @@ _patient: ContextVar[bool] = ContextVar("lf_export_patient", default=False)
 
 @contextmanager
 def waiting(*, wait: bool = True) -> Iterator[None]:
-    """Inside the block `writing` waits for another run instead of ending with an error."""
-    token = _patient.set(wait)
+    """Inside the block `writing` waits for another run instead of ending with an error.
+
+    Where `wait` is false it does what the block around this one says.
+    """
+    token = _patient.set(wait or _patient.get())
     try:
         yield
     finally:

@@ -10,11 +10,11 @@ import traceback
 
 import click
 
-from lf_export import __version__
 from lf_export.cli.bench import bench
 from lf_export.cli.bom import bom
 from lf_export.cli.calibrate import calibrate
 from lf_export.cli.compare import compare
+from lf_export.cli.completion import completion
 from lf_export.cli.doctor import doctor
 from lf_export.cli.inspect import inspect
 from lf_export.cli.merge import merge
@@ -27,6 +27,7 @@ from lf_export.cli.stop import show_stopped, stoppable
 from lf_export.cli.try_ import try_
 from lf_export.cli.verify import verify
 from lf_export.errors import ExportError
+from lf_export.version import __version__
 
 # Objects made before Python looks for cycles. Its own 700 cost 0.5 of the 3.1 CPU seconds that importing torch and
 # transformers takes (2 cores, medians of 3), and nothing here lives in cycles of any size.
@@ -58,6 +59,7 @@ app.add_command(sign)
 app.add_command(bom)
 app.add_command(try_)
 app.add_command(doctor)
+app.add_command(completion)
 
 
 def main() -> None:

@@ -158,44 +158,45 @@ def bench(
             raise click.UsageError(f"Missing {what}.")
     assert baseline is not None  # noqa: S101 - refused above
     assert out is not None  # noqa: S101
+    from lf_export import api as functions
     from lf_export.cli.progress import shown
-    from lf_export.steps.baseline_cache import cache_folder
-    from lf_export.steps.bench import BenchOptions, bench_artifacts, runtimes_by_name
-    from lf_export.steps.judged import judged_artifacts
+    from lf_export.steps.bench import BenchOutcome
 
-    named = judged_artifacts(
-        artifacts,
-        model=model,
-        api=api,
-        api_key_env=api_key_env,
-        concurrency=_counts(concurrency),
-        requests=requests,
-        ttft_limit=ttft_limit,
-        tpot_limit=tpot_limit,
-        read_timeout=read_timeout,
-        total_timeout=total_timeout,
-    )
-    options = BenchOptions(
-        dialect=dialect,
-        calls=calls,
-        no_call=no_call,
-        chat=chat,
-        variants=variants,
-        allow_contaminated=allow_contaminated,
-        limit_calls=limit_calls,
-        limit_no_call=limit_no_call,
-        limit_chat=limit_chat,
-        max_new_tokens=max_new_tokens,
-        runtimes=runtimes_by_name(runtimes, tuple(named)),
-        margin=margin,
-        enforce=enforce or None,
-        controls=controls,
-        seed=seed,
-        threads=threads,
-        cache=None if no_cache else cache or cache_folder(),
-    )
+    counts = _counts(concurrency)
     with shown():
-        outcome = bench_artifacts(named, baseline, out, options)
+        found = functions.bench(
+            artifacts,
+            baseline,
+            out,
+            dialect=dialect,
+            runtimes=runtimes,
+            calls=calls,
+            no_call=no_call,
+            chat=chat,
+            variants=variants,
+            allow_contaminated=allow_contaminated,
+            limit_calls=limit_calls,
+            limit_no_call=limit_no_call,
+            limit_chat=limit_chat,
+            max_new_tokens=max_new_tokens,
+            model=model,
+            api=api,
+            api_key_env=api_key_env,
+            concurrency=counts,
+            requests=requests,
+            ttft_limit=ttft_limit,
+            tpot_limit=tpot_limit,
+            read_timeout=read_timeout,
+            total_timeout=total_timeout,
+            margin=margin,
+            enforce=enforce or None,
+            controls=controls,
+            cache=cache,
+            no_cache=no_cache,
+            seed=seed,
+            threads=threads,
+        )
+    outcome = BenchOutcome.of(found, out)
     emit(outcome.facts, outcome.text, as_json=as_json)
     return outcome.status
 

@@ -68,7 +68,7 @@ def merge(
     base: Path,
     adapters: tuple[tuple[Path, float], ...],
     out: Path,
-    dtype: str | None,
+    dtype: Any,
     combine: Any,
     dequantize_base: bool,
     check_logits: bool,
@@ -82,19 +82,31 @@ def merge(
     BASE is a Hugging Face folder with safetensors, each of ADAPTERS a PEFT folder, with a weight if it ends in
     =NUMBER. The result is bit-identical to PEFT's merge_and_unload in the same dtype.
     """
+    from lf_export import api
     from lf_export.cli.output import emit
     from lf_export.cli.progress import shown
-    from lf_export.steps.merge import MergeOptions, merge_model, verify_model
 
-    paths, weights = zip(*adapters, strict=True)
-    options = MergeOptions(base, paths, out, dtype, overwrite, threads, weights, combine, dequantize_base, check_logits)
     if verify:
+        from lf_export.steps.merge import MergeOptions, verify_model
+
+        paths, weights = zip(*adapters, strict=True)
+        options = MergeOptions(base, paths, out, dtype, overwrite, threads, weights, combine, dequantize_base)
         with shown():
             checked = verify_model(options)
         emit(checked, f"verified: {checked['tensors']} tensors, {checked['rows']} rows: {out}", as_json=as_json)
         return
     with shown():
-        facts = merge_model(options)
+        facts = api.merge(
+            base,
+            adapters,
+            out,
+            dtype=dtype,
+            combine=combine,
+            dequantize_base=dequantize_base,
+            check_logits=check_logits,
+            overwrite=overwrite,
+            threads=threads,
+        )
     emit(
         facts,
         f"merged: {len(facts['merge']['changed'])} tensors changed, {facts['merge']['copied']} copied: {out}",

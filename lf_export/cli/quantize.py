@@ -74,7 +74,7 @@ def quantize(
     group_size: str,
     sym: bool,
     desc_act: bool,
-    gguf_method: str,
+    gguf_method: Any,
     tensor_types: tuple[str, ...],
     split_max_size: str | None,
     imatrix: Path | None,
@@ -89,34 +89,36 @@ def quantize(
     With one FORMAT the artifact is OUT itself, with several each is a folder in OUT. A run that was interrupted goes on
     at the layer where it stopped.
     """
+    from lf_export import api
     from lf_export.cli.output import emit
     from lf_export.cli.progress import shown
-    from lf_export.steps.quantize import quantize_model, targets_from_names
     from lf_export.walk.budget import parse_size
 
     try:
-        size: int | str = group_size if group_size == "auto" else int(group_size)
+        size: Any = group_size if group_size == "auto" else int(group_size)
     except ValueError as error:
         raise click.BadParameter("expected a number of columns, -1 or auto", param_hint="--group-size") from error
-    gguf: dict[str, Any] = {"method": gguf_method}
-    if tensor_types:
-        gguf["overrides"] = [_override(text) for text in tensor_types]
     if split_max_size:
         try:
             parse_size(split_max_size)
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--split-max-size") from error
-        gguf["split_max_size"] = split_max_size
-    if imatrix is not None:
-        gguf["imatrix"] = str(imatrix)
-    targets = targets_from_names(formats, out, group_size=size, sym=sym, desc_act=desc_act, gguf=gguf)
+    typed = [_override(text) for text in tensor_types]
     with shown():
-        facts = quantize_model(
+        facts = api.quantize(
             model,
-            targets,
+            formats,
+            out,
             calibration=calibration,
             dialect=dialect,
             num_samples=num_samples,
+            group_size=size,
+            sym=sym,
+            desc_act=desc_act,
+            gguf_method=gguf_method,
+            tensor_types=typed,
+            split_max_size=split_max_size,
+            imatrix=imatrix,
             seed=seed,
             overwrite=overwrite,
             threads=threads,
@@ -125,10 +127,10 @@ def quantize(
     emit(facts, "\n".join(f"{path}" for path in facts["artifacts"]), as_json=as_json)
 
 
-def _override(text: str) -> list[Any]:
+def _override(text: str) -> tuple[str, str]:
     pattern, found, kind = text.rpartition("=")
     if not found or not pattern or not kind:
         raise click.BadParameter(
             f"{text!r}: expected PATTERN=TYPE, such as '*.ffn_down=Q8_0'", param_hint="--tensor-type"
         )
-    return [pattern, {"type": kind.upper()}]
+    return pattern, kind

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 
-from lf_export import __version__
 from lf_export.checkpoint.carry import copy_companions
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.checkpoint.staging import disk_errors
@@ -19,6 +18,7 @@ from lf_export.quant.awq import EXPONENTS, SEARCH_ROWS
 from lf_export.quant.awq_solve import quantize_awq
 from lf_export.quant.moments import Moments
 from lf_export.quant.pack_awq import pack_awq
+from lf_export.version import __version__
 from lf_export.walk.view import LayerView
 
 

@@ -9,10 +9,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lf_export import __version__
 from lf_export.checkpoint.index import Checkpoint
 from lf_export.formats.linears import linear_names
 from lf_export.quant.grid import Scheme
+from lf_export.version import __version__
 from lf_export.walk.families import family_of, num_layers
 
 # How vLLM and SGLang call linears that they run as one.

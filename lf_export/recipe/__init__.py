@@ -17,7 +17,7 @@ from lf_export.recipe.model import (
     SuiteRecipe,
     Target,
 )
-from lf_export.recipe.override import Override, read_overrides
+from lf_export.recipe.override import Override, overrides_from, read_overrides
 from lf_export.recipe.schema import recipe_schema, recipe_value, recipe_yaml, schema_text
 from lf_export.recipe.verdict import GateRecipe, SignRecipe
 
@@ -40,6 +40,7 @@ __all__ = [
     "SuiteRecipe",
     "Target",
     "load_recipe",
+    "overrides_from",
     "read_overrides",
     "recipe_schema",
     "recipe_value",

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
@@ -59,6 +59,21 @@ def read_overrides(texts: Sequence[str], folder: Path | None = None) -> list[Ove
     if problems:
         raise InputError.of(problems)
     return found
+
+
+def overrides_from(values: Mapping[str, Any], folder: Path | None = None) -> list[Override]:
+    """The overrides of values by key, as Python has them; paths are taken from `folder`, the working folder."""
+    there = folder or Path.cwd()
+    return [_absolute(Override(f"{key}={value}", key, _plain(value)), there) for key, value in values.items()]
+
+
+def _plain(value: Any) -> Any:
+    """A value as YAML would have given it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, PurePath) else value
 
 
 def apply(value: dict[str, Any], overrides: Sequence[Override]) -> list[tuple[Location, str]]:

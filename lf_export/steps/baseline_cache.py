@@ -11,7 +11,6 @@ import os
 import shutil
 from pathlib import Path
 
-import lf_export
 from lf_export.checkpoint.digests import folder_facts, input_facts, listed
 from lf_export.checkpoint.staging import clear_leftovers, staging
 from lf_export.errors import ExportError, StepError
@@ -159,5 +158,5 @@ def _plain(path: Path) -> bool:
 
 
 def _code() -> dict[str, str]:
-    root = Path(lf_export.__file__).parent
+    root = Path(__file__).parents[1]
     return {path.relative_to(root).as_posix(): sha256_file(path) for pattern in _CODE for path in root.glob(pattern)}

@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
-from lf_export import __version__
 from lf_export.errors import InputError, MissingError
 from lf_export.provenance import machine
+from lf_export.version import __version__
 from lf_export.walk.budget import available_memory
 
 Sort = Literal["core", "format", "runtime", "extra"]

@@ -10,7 +10,9 @@ import pytest
 import yaml
 from models import tiny_adapter, tiny_model
 
+import lf_export as package
 from lf_export import cli
+from lf_export.report import Report
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,15 @@ class Ended:
 
 
 @pytest.fixture
-def lf_export(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """Run the command line in this process, as `lf-export` does."""
+def lf_export(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Run the command line in this process, as `lf-export` does; what libraries and child processes print counts."""
 
     def run(*arguments: str | Path) -> Ended:
         monkeypatch.setattr("sys.argv", ["lf-export", *map(str, arguments)])
         monkeypatch.setenv("LF_EXPORT_THREADS", "1")
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        printed = capsys.readouterr()
+        printed = capfd.readouterr()
         return Ended(int(str(ended.value.code)), printed.out, printed.err)
 
     return run
@@ -82,6 +84,15 @@ def _chat(prefix: str, count: int) -> list[dict[str, Any]]:
 
 def _jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Release:
+    """A run that was done from Python: its recipe, its folder, its report."""
+
+    recipe: Path
+    folder: Path
+    report: Report
 
 
 @pytest.fixture(scope="session")
@@ -141,3 +152,27 @@ def recipe(project: Path, tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def release(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """A whole run of one artifact, `q8`, by `lf_export.run`; tests change nothing in it."""
+    folder = tmp_path_factory.mktemp("release") / "run"
+    suites = {
+        name: {"path": f"suite-{name.replace('_', '-')}.jsonl", "limit": 1} for name in ("calls", "no_call", "chat")
+    }
+    value = {
+        "name": "release",
+        "base": {"path": "base"},
+        "adapters": ["adapter"],
+        "output": str(folder),
+        "threads": 1,
+        "calibration": {"calls": ["calls.jsonl"], "chat": ["chat.jsonl"], "num_samples": 12},
+        "quantize": {"q8": {"format": "gguf", "type": "Q8_0", "method": "rtn"}},
+        "bench": {**suites, "max_new_tokens": 8},
+    }
+    recipe = project / "release.yaml"
+    recipe.write_text(yaml.safe_dump(value, sort_keys=False), encoding="utf-8")
+    report = package.run(recipe)
+    assert report is not None
+    return Release(recipe, folder, report)

@@ -88,7 +88,7 @@ def test_a_second_waits_where_it_is_told_to(tmp_path: Path, monkeypatch: pytest.
             _ended(other)
 
     monkeypatch.setattr(lock.time, "sleep", end)
-    with reporting(said), waiting(), writing(out):
+    with reporting(said), waiting(), waiting(wait=False), writing(out):  # the block outside decides
         assert other.poll() == 0
     assert len(said.lines) == 1
     assert f"waiting for process {other.pid}" in said.lines[0]

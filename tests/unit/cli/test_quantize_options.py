@@ -8,7 +8,7 @@ from lf_export.cli.quantize import _override, quantize
 
 
 def test_a_type_for_tensors_is_a_pattern_and_a_ggml_type() -> None:
-    assert _override("*.ffn_down=q8_0") == ["*.ffn_down", {"type": "Q8_0"}]
+    assert _override("*.ffn_down=q8_0") == ("*.ffn_down", "q8_0")
     for text in ("Q8_0", "=Q8_0", "output="):
         with pytest.raises(click.BadParameter, match=r"expected PATTERN=TYPE"):
             _override(text)
