@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from lf_export.functions.answers import Call
 from lf_export.functions.spec import FunctionSpec, from_openai
 
 WEATHER: dict[str, Any] = {
@@ -85,3 +86,38 @@ def call_record(name: str, city: str = "Paris", **fields: Any) -> dict[str, Any]
 def chat_record(name: str, answer: str = "It is a fine day.") -> dict[str, Any]:
     """A line of a calibration file that only talks."""
     return {"id": name, "category": "chat", "messages": [user("How is the day?"), says(answer)]}
+
+
+# Nothing here can be written without an end, so that even a random model comes to one.
+_LAMP = {
+    "type": "object",
+    "properties": {
+        "room": {"type": "string", "enum": ["kitchen", "hall"]},
+        "on": {"type": "boolean"},
+        "colour": {"type": ["null", "boolean"]},
+    },
+    "required": ["room", "on"],
+}
+ENDING = from_openai([{"name": "set_lamp", "parameters": _LAMP}, {"name": "ring", "parameters": None}])
+
+# Calls to FUNCTIONS, in the order of their arguments.
+MAIL = {"to": ["a@b.c", 'say "hi"\n'], "body": {"title": "Zürich \\", "urgent": False}, "delay": -1.5e3}
+GOOD = [
+    Call("get_weather", {"city": "Paris"}),
+    Call("get_weather", {"city": "", "days": 3}),
+    Call("get_weather", {"city": "Paris", "units": "metric"}),
+    Call("get_weather", {"city": "Paris", "days": 1, "units": "imperial"}),
+    Call("sendEmail", MAIL),
+    Call("sendEmail", {"to": [], "body": {"title": ""}}),
+]
+BAD = [
+    Call("other", {}),
+    Call("get_weather", {}),
+    Call("get_weather", {"city": 5}),
+    Call("get_weather", {"city": "Paris", "zip": "1"}),
+    Call("get_weather", {"city": "Paris", "units": "kelvin"}),
+    Call("get_weather", {"city": "Paris", "days": "3"}),
+    Call("sendEmail", {"to": [5], "body": {"title": "x"}}),
+    Call("sendEmail", {"to": [], "body": {}}),
+    Call("sendEmail", {"to": [], "body": {"title": "x", "cc": "y"}}),
+]

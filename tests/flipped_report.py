@@ -52,6 +52,7 @@ def flipped_report(
                     "first_difference": 5.0,
                     "parted": [{"item": f"chat {text}", "baseline": f"Fine. {text}", "artifact": f"Good. {text}"}],
                 },
+                "arms": _arms(number, text),
             }
         )
     suite = {"path": "shipped:suites/calls.jsonl", "items": items, "of_items": items, "sha256": "cd" * 32}
@@ -66,11 +67,57 @@ def flipped_report(
             "threads": 2,
             "machine": MACHINE,
             "versions": {"lf-export": "0.1.0", "torch": "2.13.0"},
-            "baseline": _artifact("merged", base, 1.0, kl=None) | {"format": "hf", "runtime": "torch"},
+            "baseline": _artifact("merged", base, 1.0, kl=None)
+            | {"format": "hf", "runtime": "torch", "arms": _arms(0, text)[:1]},
             "artifacts": parts,
             "texts": _texts(items, text),
         }
     )
+
+
+def _arms(number: int, text: str) -> list[dict[str, Any]]:
+    """Both arms measured, and for the third artifact and those after it none available."""
+    if number > 1:
+        return [{"arm": name, "missing": f"no engine {text}"} for name in ("constrained", "routed")]
+    change = {
+        "endpoint": "strict_call",
+        "n": 20,
+        "right": 12,
+        "gained": 3,
+        "lost": 1,
+        "change": 0.1,
+        "lower": -0.05,
+        "upper": 0.25,
+        "loss": 0.05,
+        "loss_lower": -0.02,
+        "loss_upper": 0.12,
+        "raw_loss": 0.15,
+        "raw_lost": 4,
+        "hidden": 2,
+    }
+    silent = {"endpoint": "abstention", "n": 4, "right": 3, "gained": 0, "lost": 0, "change": 0, "lower": 0, "upper": 0}
+    arm = {
+        "engine": "llama.cpp",
+        "asked": 14,
+        "changes": [change, silent],
+        "unknown_functions": 0,
+        "malformed": 1,
+        "raw_unknown_functions": 2,
+        "raw_malformed": 5,
+        "items": [{"suite": "calls", "id": "item-0001", "kind": "call", "correct": True, "answer": text}],
+    }
+    router = {
+        "trained": 128,
+        "held_out": 64,
+        "held_out_right": 60,
+        "held_out_lower": 0.85,
+        "held_out_upper": 0.975,
+        "items": 24,
+        "items_right": 23,
+        "items_lower": 0.8,
+        "items_upper": 0.99,
+    }
+    return [{"arm": "constrained", **arm}, {"arm": "routed", **arm, "router": router}]
 
 
 def _suite(at: int) -> str:

@@ -23,6 +23,7 @@ def bench(
     no_call: str = "shipped:suites/no-call.jsonl",
     chat: str = "shipped:suites/chat.jsonl",
     variants: Texts = (),
+    arms: Texts = (),
     allow_contaminated: Texts = (),
     limit_calls: int | None = None,
     limit_no_call: int | None = None,
@@ -65,6 +66,7 @@ def bench(
         no_call: the suite without calls, likewise.
         chat: text for perplexity, likewise.
         variants: the suites' items changed: `masked`, `distractors:N`.
+        arms: beside the raw answers: `constrained` to a grammar, `routed` by a classifier.
         allow_contaminated: functions of the suites that an artifact may be calibrated on, or whole suites.
         limit_calls: a stratified part of the suite of calls.
         limit_no_call: a stratified part of the suite without calls.
@@ -94,9 +96,11 @@ def bench(
         StepError: the baseline cannot be measured, or a server does not answer before it is.
     """
     from lf_export.checkpoint.lock import waiting
+    from lf_export.recipe.names import arms_beside
     from lf_export.report import Report
     from lf_export.steps.baseline_cache import cache_folder
-    from lf_export.steps.bench import BenchOptions, bench_artifacts, runtimes_by_name
+    from lf_export.steps.bench import bench_artifacts, runtimes_by_name
+    from lf_export.steps.bench_options import BenchOptions
     from lf_export.steps.judged import judged_artifacts
 
     count = thread_count(threads)
@@ -104,6 +108,8 @@ def bench(
         within(name, 1 if limit is None else limit, 1)
     within("max_new_tokens", max_new_tokens, 8)
     one_of("api", api, ("auto", "completions", "chat"))
+    for arm in texts(arms):
+        one_of("arms", arm, ("raw", "constrained", "routed"))
     within("requests", requests, 1)
     for level in concurrency or (0,):
         within("concurrency", level, 1, 1024)
@@ -130,6 +136,7 @@ def bench(
         no_call=no_call,
         chat=chat,
         variants=texts(variants),
+        arms=arms_beside(texts(arms)),
         allow_contaminated=texts(allow_contaminated),
         limit_calls=limit_calls,
         limit_no_call=limit_no_call,

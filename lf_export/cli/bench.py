@@ -39,6 +39,14 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     "distractors:N (N functions of other items shown too).",
 )
 @click.option(
+    "--arm",
+    "arms",
+    multiple=True,
+    type=click.Choice(["raw", "constrained", "routed"]),
+    help="Ways to answer, reported beside the raw one, which the gate judges: constrained (held to a grammar of the "
+    "calls), routed (a classifier decides call or prose).",
+)
+@click.option(
     "--allow-contaminated",
     multiple=True,
     metavar="NAME",
@@ -103,6 +111,7 @@ def bench(
     no_call: str,
     chat: str,
     variants: tuple[str, ...],
+    arms: tuple[str, ...],
     allow_contaminated: tuple[str, ...],
     limit_calls: int | None,
     limit_no_call: int | None,
@@ -174,6 +183,7 @@ def bench(
             no_call=no_call,
             chat=chat,
             variants=variants,
+            arms=arms,
             allow_contaminated=allow_contaminated,
             limit_calls=limit_calls,
             limit_no_call=limit_no_call,

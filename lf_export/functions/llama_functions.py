@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lf_export.errors import InputError
-from lf_export.functions.answers import Answer, read_answer, write_calls
+from lf_export.functions.answers import Answer, Form, read_answer, write_calls
 from lf_export.functions.pieces import Piece, functions_block
 from lf_export.functions.spec import FunctionSpec
 from lf_export.functions.turns import Turn, read_turns, responses_as_user
@@ -23,6 +23,7 @@ class LlamaFunctions:
 
     name: ClassVar[str] = "llama-functions"
     bos: ClassVar[str] = _BOS
+    form: ClassVar[Form] = "function_call"
     needed_tokens: ClassVar[tuple[str, ...]] = (_BOS, _EOS)
 
     def render(
@@ -55,7 +56,7 @@ class LlamaFunctions:
 
     def parse(self, text: str) -> Answer:
         """What the model's text is; see `Dialect.parse`."""
-        return read_answer(text, "function_call", (_EOS,))
+        return read_answer(text, self.form, (_EOS,))
 
 
 def _answer_piece(answer: Answer) -> Piece:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from lf_export.functions.answers import Answer, dumps
+from lf_export.functions.answers import Answer, Form, dumps
 from lf_export.functions.spec import FunctionSpec, to_llama_functions
 
 PieceRole = Literal["prompt", "functions", "prose", "call"]
@@ -40,6 +40,10 @@ class Dialect(Protocol):
     @property
     def bos(self) -> str:
         """The token that goes before the text and is not part of it, or ""."""
+
+    @property
+    def form(self) -> Form:
+        """How calls are written in an answer."""
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], functions: Sequence[FunctionSpec], *, generate: bool = False

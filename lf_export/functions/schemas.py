@@ -1,6 +1,9 @@
-"""What a well-formed call to some functions is, as a JSON Schema and as a GBNF grammar for llama.cpp."""
+"""What a well-formed call to some functions is, as a JSON Schema.
 
-import json
+`json_schema` keeps all that the functions' own schemas say. `plain_schema` says what a grammar can hold a model to
+while it writes: names, which arguments are there, their types and allowed values; not lengths, ranges and patterns.
+"""
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,16 +12,6 @@ from lf_export.functions.answers import Form, dumps
 from lf_export.functions.spec import FunctionSpec, resolved
 
 _VALUES = frozenset({"const", "enum", "default", "examples", "required"})  # keywords that hold values, not schemas
-
-_COMMON = r"""
-string ::= "\"" char* "\""
-char ::= [^"\\\x00-\x1F] | "\\" (["\\/bfnrt] | "u" hex hex hex hex)
-hex ::= [0-9a-fA-F]
-integer ::= "-"? ("0" | [1-9] [0-9]*)
-number ::= integer ("." [0-9]+)? ([eE] [-+]? [0-9]+)?
-boolean ::= "true" | "false"
-null ::= "null"
-"""
 
 
 def json_schema(functions: Sequence[FunctionSpec], form: Form = "function_call") -> dict[str, Any]:
@@ -36,34 +29,25 @@ def json_schema(functions: Sequence[FunctionSpec], form: Form = "function_call")
     return {"anyOf": [call if form == "hermes" else _closed({"function_call": call}) for call in calls]}
 
 
-def gbnf(functions: Sequence[FunctionSpec], form: Form = "function_call", *, padding: str = "") -> str:
-    """The GBNF grammar of an answer that makes one call or several, one a line.
+def plain_schema(functions: Sequence[FunctionSpec], form: Form = "function_call") -> dict[str, Any]:
+    """The union of {name, its own arguments} in few keywords: what every engine of grammars understands alike.
 
-    The bytes are those that the models are trained on: compact JSON (with spaces after `,` and `:` for `hermes`),
-    arguments in the schema's order, optional ones left out or given. `padding` goes before and after (" " for
-    `llama-functions`).
+    A value is `{}` (anything), `{"$ref": "#/$defs/…"}`, `{"enum": […]}`, `{"anyOf": […]}`, or has one `type`: that of
+    a scalar, `array` with `items` and at most `minItems: 1`, `object` alone (any) or closed, with `properties`.
+    Objects that name their properties are closed, whatever they say of others.
 
     Raises:
         InputError: no functions.
     """
     if not functions:
         raise InputError("a grammar of calls needs at least one function")
-    rules = _Rules(", ", ": ") if form == "hermes" else _Rules(",", ":")
+    plain = _Plain()
     calls = []
-    for position, spec in enumerate(functions):
-        arguments = rules.object(f"f{position}", spec.parameters, spec.parameters, 0)
-        name = rules.pair("name", _literal(dumps(spec.name)))
-        rules.add(f"f{position}-call", rules.braces(f"{name} {rules.comma} {rules.pair('arguments', arguments)}"))
-        calls.append(f"f{position}-call")
-    any_call = " | ".join(calls)
-    if form == "hermes":
-        call = f'"<tool_call>\\n" ({any_call}) "\\n</tool_call>"'
-    else:
-        call = rules.braces(rules.pair("function_call", f"({any_call})"))
-    edge = f"{_literal(padding)} " if padding else ""
-    after = f" {_literal(padding)}" if padding else ""
-    root = f'root ::= {edge}call ("\\n" call)*{after}\ncall ::= {call}\n'
-    return root + rules.text() + _COMMON.lstrip()
+    for spec in functions:
+        arguments = plain.closed(spec.parameters, spec.parameters)
+        call = _closed({"name": {"enum": [spec.name]}, "arguments": arguments})
+        calls.append(call if form == "hermes" else _closed({"function_call": call}))
+    return {"anyOf": calls, "$defs": plain.defs}
 
 
 def _closed(properties: dict[str, Any]) -> dict[str, Any]:
@@ -92,109 +76,58 @@ def _without_extras(node: Any) -> Any:
     return closed
 
 
-class _Rules:
-    """The rules of a grammar while it is written; `comma` and `colon` are JSON's, with the spaces that are trained."""
+class _Plain:
+    """Schemas in few keywords; `defs` are the targets of references, so that a schema may hold itself."""
 
-    def __init__(self, comma: str, colon: str) -> None:
-        self.comma = _literal(comma)
-        self._colon = colon
-        self._rules: dict[str, str] = {}
-        self._references: dict[tuple[int, str], str] = {}
-        self.add("value", "string | number | boolean | null | any-object | any-array")
-        self.add(
-            "any-object",
-            self.braces(f"(string {_literal(colon)} value ({self.comma} string {_literal(colon)} value)*)?"),
-        )
-        self.add("any-array", f'"[" (value ({self.comma} value)*)? "]"')
+    def __init__(self) -> None:
+        self.defs: dict[str, Any] = {}
+        self._names: dict[tuple[int, str], str] = {}
 
-    def add(self, name: str, rule: str) -> str:
-        self._rules[name] = rule
-        return name
-
-    def text(self) -> str:
-        return "".join(f"{name} ::= {rule}\n" for name, rule in self._rules.items())
-
-    def pair(self, key: str, rule: str) -> str:
-        return f"{_literal(dumps(key) + self._colon)} {rule}"
-
-    def braces(self, rule: str) -> str:
-        return f'"{{" {rule} "}}"' if rule else '"{" "}"'
-
-    def object(self, name: str, schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> str:
-        """An object whose members come in the schema's order, the optional ones given or not."""
+    def closed(self, schema: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:
+        """An object with the properties that `schema` names and no other."""
         properties = schema.get("properties") or {}
-        if depth and not properties:
-            return "any-object"
-        required = set(schema.get("required") or ())
-        members = [
-            (self.pair(key, self.value(f"{name}-{position}", node, root, depth + 1)), key in required)
-            for position, (key, node) in enumerate(properties.items())
-        ]
-        # rest-k is what may follow once a member has been written; before that there is no comma
-        started = ""
-        fresh: str = ""
-        for position in reversed(range(len(members))):
-            member, needed = members[position]
-            tail = f"{name}-rest{position + 1}" if started else ""
-            if started:
-                self.add(tail, started)
-            first = f"{member} {tail}".strip()
-            following = f"{self.comma} {first}"
-            if needed:
-                started, fresh = following, first
-            else:
-                started = f"({following})?" if not started else f"{following} | {tail}"
-                fresh = f"({first})?" if not fresh else f"{first} | {self.add(f'{name}-skip{position + 1}', fresh)}"
-        return self.add(name, self.braces(f"({fresh})" if fresh else ""))
+        required = schema.get("required") or ()
+        return {
+            "type": "object",
+            "properties": {name: self._value(child, root) for name, child in properties.items()},
+            "required": [name for name in properties if name in required],
+            "additionalProperties": False,
+        }
 
-    def value(self, name: str, schema: Any, root: Mapping[str, Any], depth: int) -> str:
+    def _value(self, schema: Any, root: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(schema, Mapping):
-            return "value"
+            return {}
         if "$ref" in schema:
-            return self._referred(schema["$ref"], schema, root)
+            return self._referred(schema, root)
         choices = [schema["const"]] if "const" in schema else schema.get("enum")
         if isinstance(choices, list) and choices:
-            return self.add(name, " | ".join(_literal(self._json(choice)) for choice in choices))
+            return {"enum": choices}
         branches = schema.get("anyOf") or schema.get("oneOf")
         if isinstance(branches, list) and branches:
-            parts = [self.value(f"{name}-b{at}", branch, root, depth + 1) for at, branch in enumerate(branches)]
-            return self.add(name, " | ".join(dict.fromkeys(parts)))
+            return _either([self._value(branch, root) for branch in branches])
         kind = schema.get("type")
-        kinds = kind if isinstance(kind, list) else [kind]
-        parts = [self._typed(f"{name}-t{at}", one, schema, root, depth) for at, one in enumerate(kinds)]
-        if schema.get("nullable") is True:
-            parts.append("null")
-        return parts[0] if len(parts) == 1 else self.add(name, " | ".join(parts))
+        values = [self._typed(each, schema, root) for each in (kind if isinstance(kind, list) else [kind])]
+        return _either([*values, *([{"type": "null"}] if schema.get("nullable") is True else [])])
 
-    def _referred(self, reference: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
-        """One rule for each target of references, so that a schema may refer to itself."""
-        key = (id(root), str(reference))
-        if key not in self._references:
-            name = self._references[key] = f"ref{len(self._references)}"
-            self.add(name, self.value(f"{name}-it", resolved(schema, root), root, 1))
-        return self._references[key]
-
-    def _typed(self, name: str, kind: Any, schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> str:
+    def _typed(self, kind: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:
         if kind in {"string", "integer", "number", "boolean", "null"}:
-            return str(kind)
+            return {"type": kind}
         if kind == "object":
-            return self.object(name, schema, root, depth)
+            return self.closed(schema, root) if schema.get("properties") else {"type": "object"}
         if kind == "array":
-            item = self.value(f"{name}-item", schema.get("items"), root, depth + 1)
-            filled = f"{item} ({self.comma} {item})*"
-            at_least_one = isinstance(low := schema.get("minItems"), int) and low > 0
-            return self.add(name, f'"[" {filled} "]"' if at_least_one else f'"[" ({filled})? "]"')
-        return "value"
+            filled = isinstance(low := schema.get("minItems"), int) and low > 0
+            return {"type": "array", "items": self._value(schema.get("items"), root)} | (
+                {"minItems": 1} if filled else {}
+            )
+        return {}
 
-    def _json(self, value: Any) -> str:
-        if self._colon == ":":
-            return dumps(value)
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    def _referred(self, schema: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:
+        key = (id(root), str(schema["$ref"]))
+        if key not in self._names:
+            name = self._names[key] = f"ref{len(self._names)}"
+            self.defs[name] = self._value(resolved(schema, root), root)
+        return {"$ref": f"#/$defs/{self._names[key]}"}
 
 
-def _literal(text: str) -> str:
-    """A GBNF string literal."""
-    escaped = (
-        text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
-    )
-    return f'"{escaped}"'
+def _either(values: list[dict[str, Any]]) -> dict[str, Any]:
+    return values[0] if len(values) == 1 else {"anyOf": values}

@@ -16,7 +16,7 @@ from pydantic_core import CoreSchema
 
 from lf_export.errors import InputError
 from lf_export.functions.dialects import DIALECTS
-from lf_export.recipe.names import ArtifactName, Strict, VariableName
+from lf_export.recipe.names import ArmName, ArtifactName, Strict, VariableName
 from lf_export.recipe.suggest import did_you_mean
 from lf_export.recipe.verdict import GateRecipe, SignRecipe
 from lf_export.runtimes.endpoint_settings import Api, Endpoint, checked_url
@@ -341,6 +341,11 @@ class BenchRecipe(Strict):
         default_factory=list,
         description="The same items changed, reported beside the gate: `masked` (functions and arguments under neutral "
         "names), `distractors:N` (N functions of other items shown too).",
+    )
+    arms: list[ArmName] = Field(
+        default=["raw"],
+        description="Ways to answer: `raw`, which the gate judges and which is always measured; beside it "
+        "`constrained`, held to a grammar of the calls, and `routed`, where a classifier decides call or prose.",
     )
     allow_contaminated: list[str] = Field(
         default_factory=list,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from lf_export.report import accuracy, cells
+from lf_export.report.arms import arms_markdown
 from lf_export.report.chat import DRIFT_HEAD, DRIFT_NOTE, drift_rows
 from lf_export.report.latency import ratio_rows
 from lf_export.report.model import ArtifactReport, Report, SuiteFacts
@@ -21,6 +22,7 @@ def to_markdown(report: Report) -> str:
         accuracy.categories(report),
         accuracy.slices(report),
         accuracy.variants(report),
+        arms_markdown(report),
         _fidelity(report),
         _speed(report),
         _serving(report),

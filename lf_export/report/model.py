@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, Field, model_validator
 
+from lf_export.report.arms import ArmResult
 from lf_export.report.chat import ChatDrift
 from lf_export.report.evidence import LayerErrors, Texts
 from lf_export.report.latency import LatencyRatios
@@ -305,6 +306,9 @@ class ArtifactReport(_Part):
     no_call: NoCallMetrics | None = None
     variants: dict[str, VariantMetrics] = Field(
         default_factory=dict, description="By variant of the suites, where any was asked for."
+    )
+    arms: list[ArmResult] = Field(
+        default_factory=list, description="Answers held to a grammar, and routed ones, where they were asked for."
     )
     fidelity: dict[str, Fidelity] = Field(
         default_factory=dict,

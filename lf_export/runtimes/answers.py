@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from lf_export.errors import InputError
 from lf_export.runtimes.base import Generation
+from lf_export.runtimes.guides import Held, Row
 
 
 @dataclass
@@ -16,12 +17,18 @@ class Answer:
         ids: its tokens so far.
         times: seconds from `began` to each.
         over: whether it has ended.
+        held: what chooses its tokens, where it is held to a guide.
     """
 
     began: float
     ids: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     over: bool = False
+    held: Held | None = None
+
+    def choose(self, token: int, logits: Row) -> int:
+        """The token to write where `token` is the likeliest."""
+        return token if self.held is None else self.held.choose(logits)
 
     def take(self, token: int, now: float, ends: frozenset[int], most: int) -> None:
         """Write `token`, and notice the end: an end token or `most` tokens."""

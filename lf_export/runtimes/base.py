@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from lf_export.runtimes.guides import Guide, Guides
+
 Logits = npt.NDArray[np.float32]
 PromptGroup = tuple[Sequence[int], Sequence[Sequence[int]]]
 """A prefix and the branches that share it, as token ids."""
@@ -37,6 +39,7 @@ class Session(Protocol):
         load_seconds: how long the artifact took to load.
         eos_ids: the tokens that end an answer.
         vocab_size: the width of a row of logits.
+        guided: the engine of grammars that answers can be held to; "" where there is none.
     """
 
     @property
@@ -59,6 +62,10 @@ class Session(Protocol):
     def vocab_size(self) -> int:
         """The width of a row of logits."""
 
+    @property
+    def guided(self) -> str:
+        """The engine of grammars that answers can be held to; "" where there is none."""
+
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` by the artifact's own tokenizer: special tokens are recognised, none is added."""
 
@@ -79,24 +86,30 @@ class Session(Protocol):
         """Greedy answers to `prefix + branch` for each branch; they share the prefill and may run as a batch."""
 
     def generate_groups(
-        self, groups: Sequence[PromptGroup], max_new_tokens: int
+        self, groups: Sequence[PromptGroup], max_new_tokens: int, guides: Guides | None = None
     ) -> Iterator[tuple[int, list[Generation]]]:
         """Greedy answers to several groups: each group's number and its answers, as soon as the last of them ends.
 
-        A session may run many groups together; times then count from when it began with a group.
+        A session may run many groups together; times then count from when it began with a group. With `guides` each
+        answer is held to its own.
+
+        Raises:
+            InputError: there are guides and the session is not `guided`, or a grammar that its engine cannot read.
+            MissingError: the engine is not installed.
         """
 
     def generate_one(self, prompt: Sequence[int], max_new_tokens: int) -> Generation:
         """One greedy answer at batch size 1 with nothing shared, for latency."""
 
-    def stream(self, prompt: Sequence[int], max_new_tokens: int) -> Iterator[Generation]:
+    def stream(self, prompt: Sequence[int], max_new_tokens: int, guide: Guide | None = None) -> Iterator[Generation]:
         """`generate_one` token by token: what is there after each, the last is `generate_one`'s.
 
         Nothing is computed that is not asked for; whoever has seen enough leaves the rest, and may then ask anything.
-        An answer is cut at the model's context.
+        An answer is cut at the model's context. With `guide` it is held to it.
 
         Raises:
-            InputError: the prompt is empty or as long as the model's context.
+            InputError: the prompt is empty or as long as the model's context; a guide as for `generate_groups`.
+            MissingError: the engine is not installed.
         """
 
     def close(self) -> None:

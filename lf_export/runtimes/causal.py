@@ -14,6 +14,8 @@ from transformers.cache_utils import DynamicCache
 from lf_export.errors import InputError
 from lf_export.runtimes.answers import Answer, check_room
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
+from lf_export.runtimes.guides import Guide, Guides, Held
+from lf_export.runtimes.llguidance_follower import LlguidanceGrammars
 from lf_export.runtimes.rows import Rows
 
 # More rows cost little while reading the weights is what takes time; their keys and values must find room.
@@ -30,6 +32,8 @@ class CausalSession:
     padding. Nothing ever stands between two tokens of a sequence, so that a sliding window counts right.
     """
 
+    guided = "llguidance"
+
     def __init__(self, model: Any, tokenizer: Any, *, name: str, representative: bool, load_seconds: float) -> None:
         self.name = name
         self.representative = representative
@@ -39,6 +43,7 @@ class CausalSession:
         self._model = model
         self._tokenizer = tokenizer
         self._pad = min(self.eos_ids)
+        self._grammars: LlguidanceGrammars | None = None
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; special tokens are recognised, none is added."""
@@ -75,7 +80,7 @@ class CausalSession:
         return found
 
     def generate_groups(
-        self, groups: Sequence[PromptGroup], max_new_tokens: int
+        self, groups: Sequence[PromptGroup], max_new_tokens: int, guides: Guides | None = None
     ) -> Iterator[tuple[int, list[Generation]]]:
         """See `Session.generate_groups`; the next group is prefilled as soon as enough answers have ended."""
         waiting = deque(enumerate(groups))
@@ -88,35 +93,33 @@ class CausalSession:
             busy = sum(not answer.over for answer in running)
             while waiting and (not busy or busy + len(waiting[0][1][1]) <= most):
                 number, (prefix, branches) = waiting.popleft()
-                answers[number] = [Answer(time.perf_counter()) for _ in branches]
+                wanted = guides[number] if guides else [None] * len(branches)
+                answers[number] = [Answer(time.perf_counter(), held=self._held(guide)) for guide in wanted]
                 busy += len(branches)
                 if branches:
-                    joining += [
-                        (rows_of_like_length, [answers[number][place] for place in places])
-                        for rows_of_like_length, places in self._start(prefix, branches)
-                    ]
+                    joining += self._start(prefix, branches, answers[number])
             rows, running = _regrouped(rows, running, joining)
             if rows is not None:
                 self._take(rows, running, max_new_tokens)
             for number in [number for number, found in answers.items() if all(answer.over for answer in found)]:
                 yield number, [answer.generation(self.eos_ids, self.decode) for answer in answers.pop(number)]
             if rows is not None and not all(answer.over for answer in running):
-                self._step(rows)
+                self._step(rows, running)
 
     def generate_one(self, prompt: Sequence[int], max_new_tokens: int) -> Generation:
         """See `Session.generate_one`."""
         return self.generate(prompt[:1], [prompt[1:]], max_new_tokens)[0]
 
-    def stream(self, prompt: Sequence[int], max_new_tokens: int) -> Iterator[Generation]:
+    def stream(self, prompt: Sequence[int], max_new_tokens: int, guide: Guide | None = None) -> Iterator[Generation]:
         """See `Session.stream`."""
         context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         most = min(max_new_tokens, check_room(len(prompt), context)) if context else max_new_tokens
-        answer = Answer(time.perf_counter())
-        ((rows, _),) = self._start(prompt[:1], [prompt[1:]])
+        answer = Answer(time.perf_counter(), held=self._held(guide))
+        ((rows, _),) = self._start(prompt[:1], [prompt[1:]], [answer])
         self._take(rows, [answer], most)
         yield answer.generation(self.eos_ids, self.decode)
         while not answer.over:
-            self._step(rows)
+            self._step(rows, [answer])
             self._take(rows, [answer], most)
             yield answer.generation(self.eos_ids, self.decode)
 
@@ -141,12 +144,14 @@ class CausalSession:
         return cache
 
     @torch.inference_mode()
-    def _start(self, prefix: Sequence[int], branches: Sequence[Sequence[int]]) -> list[tuple[Rows, Sequence[int]]]:
+    def _start(
+        self, prefix: Sequence[int], branches: Sequence[Sequence[int]], answers: Sequence[Answer]
+    ) -> list[tuple[Rows, list[Answer]]]:
         """Prefill one group, and find the first token of each answer; branches of like length run together."""
         prefix, heads = _split(prefix, branches)
         rows = [[*head, *branch] for head, branch in zip(heads, branches, strict=True)]
         shared = self._prefill(prefix)
-        started: list[tuple[Rows, Sequence[int]]] = []
+        started: list[tuple[Rows, list[Answer]]] = []
         for places in _of_like_length(list(map(len, rows))):
             cache = copy.deepcopy(shared)
             cache.batch_repeat_interleave(len(places))
@@ -155,8 +160,9 @@ class CausalSession:
             width = int(last.max()) + 1
             ids = torch.tensor([rows[place] + [self._pad] * (width - len(rows[place])) for place in places])
             output = self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=kept)
-            tokens = output.logits[torch.arange(len(places)), where].argmax(dim=-1)
-            started.append((Rows(tokens, torch.zeros_like(last), last + 1 + len(prefix), cache), places))
+            starting = [answers[place] for place in places]
+            tokens = _chosen(output.logits[torch.arange(len(places)), where], starting)
+            started.append((Rows(tokens, torch.zeros_like(last), last + 1 + len(prefix), cache), starting))
         return started
 
     def _take(self, rows: Rows, running: Sequence[Answer], most: int) -> None:
@@ -167,7 +173,7 @@ class CausalSession:
                 answer.take(token, now, self.eos_ids, most)
 
     @torch.inference_mode()
-    def _step(self, rows: Rows) -> None:
+    def _step(self, rows: Rows, running: Sequence[Answer]) -> None:
         """Find the next token of each row."""
         output = self._model(
             input_ids=rows.tokens[:, None],
@@ -177,7 +183,23 @@ class CausalSession:
             use_cache=True,
             logits_to_keep=1,
         )
-        rows.take(output.logits[:, -1].argmax(dim=-1))
+        rows.take(_chosen(output.logits[:, -1], running))
+
+    def _held(self, guide: Guide | None) -> Held | None:
+        if guide is None:
+            return None
+        if self._grammars is None:
+            self._grammars = LlguidanceGrammars(self._tokenizer, self.vocab_size, self.eos_ids)
+        return Held(guide, self._grammars.follow, self.decode, self.eos_ids)
+
+
+def _chosen(logits: torch.Tensor, answers: Sequence[Answer]) -> torch.Tensor:
+    """The next token of each answer, [rows], from logits [rows, vocab_size]."""
+    tokens = logits.argmax(dim=-1)
+    for row, answer in enumerate(answers):
+        if answer.held is not None and not answer.over:
+            tokens[row] = answer.choose(int(tokens[row]), logits[row].float().numpy())
+    return tokens
 
 
 def _of_like_length(lengths: Sequence[int]) -> list[list[int]]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from lf_export.errors import ExportError, InputError, MissingError, StepError
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
+from lf_export.runtimes.guides import Guide, Guides
 
 _STDERR_KEPT = 4000
 
@@ -55,6 +56,7 @@ class ChildSession:
         self.load_seconds: float = hello["load_seconds"]
         self.eos_ids: frozenset[int] = frozenset(hello["eos_ids"])
         self.vocab_size: int = hello["vocab_size"]
+        self.guided: str = hello["guided"]
 
     def __enter__(self) -> Self:
         return self
@@ -88,11 +90,18 @@ class ChildSession:
         return np.split(flat, np.cumsum(answer["rows"])[:-1])
 
     def generate_groups(
-        self, groups: Sequence[PromptGroup], max_new_tokens: int
+        self, groups: Sequence[PromptGroup], max_new_tokens: int, guides: Guides | None = None
     ) -> Iterator[tuple[int, list[Generation]]]:
         """See `Session.generate_groups`; what is asked before the last group has come is answered by nothing."""
         plain = [(_plain(prefix), [_plain(branch) for branch in branches]) for prefix, branches in groups]
-        answer = self._ask(do="generate", groups=plain, max_new_tokens=max_new_tokens)
+        numbers = {guide: number for number, guide in enumerate(dict.fromkeys(_given(guides)))}
+        answer = self._ask(
+            do="generate",
+            groups=plain,
+            max_new_tokens=max_new_tokens,
+            guides=[guide.to_json() for guide in numbers],
+            guided=None if guides is None else [[guide and numbers[guide] for guide in group] for group in guides],
+        )
         while "group" in answer:
             yield answer["group"], _generations(answer["generations"])
             answer = self._receive()
@@ -102,9 +111,11 @@ class ChildSession:
         answer = self._ask(do="generate_one", prompt=_plain(prompt), max_new_tokens=max_new_tokens)
         return _generations(answer["generations"])[0]
 
-    def stream(self, prompt: Sequence[int], max_new_tokens: int) -> Iterator[Generation]:
+    def stream(self, prompt: Sequence[int], max_new_tokens: int, guide: Guide | None = None) -> Iterator[Generation]:
         """See `Session.stream`; a token is computed when it is asked for, so that an answer ends where it is left."""
-        answer = self._ask(do="stream", prompt=_plain(prompt), max_new_tokens=max_new_tokens)
+        answer = self._ask(
+            do="stream", prompt=_plain(prompt), max_new_tokens=max_new_tokens, guide=guide and guide.to_json()
+        )
         while answer["generations"]:
             yield _generations(answer["generations"])[0]
             answer = self._ask(do="more")
@@ -159,6 +170,12 @@ class ChildSession:
         text = self._stderr.read().decode("utf-8", "replace").strip()
         last = text.splitlines()[-1] if text else "it wrote nothing to standard error"
         raise StepError(f"{self._where}: the child process ended with {how}: {last}")
+
+
+def _given(guides: Guides | None) -> Iterator[Guide]:
+    """Every guide that there is; many answers have the same one, which is sent once."""
+    for group in guides or ():
+        yield from filter(None, group)
 
 
 def _plain(ids: Sequence[int]) -> list[int]:

@@ -19,6 +19,7 @@ from lf_export.errors import InputError, MissingError, StepError
 from lf_export.quant.ort import onnxruntime
 from lf_export.runtimes.answers import Answer, check_room
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
+from lf_export.runtimes.guides import Guide, Guides, check_unguided
 from lf_export.runtimes.onnx_graph import GraphFacts
 from lf_export.runtimes.onnx_session import FolderSession, accepts
 from lf_export.runtimes.onnx_tokenizer import FolderTokenizer
@@ -136,18 +137,20 @@ class GenaiSession(FolderSession):
         return found
 
     def generate_groups(
-        self, groups: Sequence[PromptGroup], max_new_tokens: int
+        self, groups: Sequence[PromptGroup], max_new_tokens: int, guides: Guides | None = None
     ) -> Iterator[tuple[int, list[Generation]]]:
         """See `Session.generate_groups`; one group after the other.
 
         Raises:
             InputError: a prompt is empty or as long as the model's context.
         """
+        check_unguided(self.name, guides)
         for number, (prefix, branches) in enumerate(groups):
             yield number, self.generate(prefix, branches, max_new_tokens)
 
-    def stream(self, prompt: Sequence[int], max_new_tokens: int) -> Iterator[Generation]:
+    def stream(self, prompt: Sequence[int], max_new_tokens: int, guide: Guide | None = None) -> Iterator[Generation]:
         """See `Session.stream`."""
+        check_unguided(self.name, guide)
         most = min(max_new_tokens, check_room(len(prompt), self._facts.context))
         answer = Answer(time.perf_counter())
         sequence = self._begun((), len(prompt), len(prompt) + most)

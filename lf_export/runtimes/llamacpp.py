@@ -12,7 +12,9 @@ from lf_export.checkpoint.gguf_parts import first_part, is_later_part
 from lf_export.errors import InputError, StepError
 from lf_export.runtimes.answers import Answer, check_room
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
+from lf_export.runtimes.guides import Guide, Guides, Held
 from lf_export.runtimes.llamacpp_context import Context, Row, int32_pointer
+from lf_export.runtimes.llamacpp_follower import LlamaCppGrammars
 from lf_export.runtimes.llamacpp_groups import PARALLEL, Piece, split_last
 from lf_export.runtimes.llamacpp_native import last_errors, llama
 
@@ -65,6 +67,7 @@ class LlamaCppSession:
 
     name = NAME
     representative = True
+    guided = "llama.cpp"
 
     def __init__(self, path: Path, threads: int) -> None:
         start = time.perf_counter()
@@ -80,6 +83,7 @@ class LlamaCppSession:
         self.eos_ids = frozenset(
             index for index in range(self.vocab_size) if lib.llama_vocab_is_eog(self._vocab, index)
         )
+        self._grammars = LlamaCppGrammars(self._vocab)
         self._context = self._new_context(512)
         self._prefix: list[int] | None = None  # what sequence 0 of the context holds
         self.load_seconds = time.perf_counter() - start
@@ -148,7 +152,7 @@ class LlamaCppSession:
         return [generation for number in range(len(groups)) for generation in found[number]]
 
     def generate_groups(
-        self, groups: Sequence[PromptGroup], max_new_tokens: int
+        self, groups: Sequence[PromptGroup], max_new_tokens: int, guides: Guides | None = None
     ) -> Iterator[tuple[int, list[Generation]]]:
         """See `Session.generate_groups`; the next group begins as soon as there are sequences and cells for it.
 
@@ -169,6 +173,8 @@ class LlamaCppSession:
                 piece = waiting.popleft()
                 cells -= piece.cells
                 rows += self._begin(piece, [free.pop() for _ in piece.texts], max_new_tokens)
+                for answer, guide in zip(piece.answers, guides[piece.number] if guides else (), strict=bool(guides)):
+                    answer.held = self._held(guide)
                 running.append(piece)
             rows = self._advance(rows, running)
             for piece in [piece for piece in running if piece.over]:
@@ -186,13 +192,14 @@ class LlamaCppSession:
         (found,) = self.generate([], [prompt], max_new_tokens)
         return found
 
-    def stream(self, prompt: Sequence[int], max_new_tokens: int) -> Iterator[Generation]:
+    def stream(self, prompt: Sequence[int], max_new_tokens: int, guide: Guide | None = None) -> Iterator[Generation]:
         """See `Session.stream`."""
         most = min(max_new_tokens, check_room(len(prompt), self._longest))
         piece = Piece.of(0, [], [prompt], most)
         self._make_room(piece.cells)
         self._forget_prefix()
         rows = self._begin(piece, [0], most)
+        piece.answers[0].held = self._held(guide)
         while rows:
             rows = self._advance(rows, [piece])
             yield self._generation(piece.answers[0])
@@ -228,10 +235,13 @@ class LlamaCppSession:
             for piece in running
             for sequence, answer, room in zip(piece.sequences, piece.answers, piece.room, strict=True)
         }
-        choices = self._context.decode(rows).argmax(axis=1)
+        logits = self._context.decode(rows)
+        choices = logits.argmax(axis=1).tolist()
+        wanted = [row for row in rows if row.wanted]
+        choices = [places[row.sequence][0].choose(*each) for row, *each in zip(wanted, choices, logits, strict=True)]
         now = time.perf_counter()
         following = []
-        for row, choice in zip([row for row in rows if row.wanted], choices.tolist(), strict=True):
+        for row, choice in zip(wanted, choices, strict=True):
             answer, room = places[row.sequence]
             answer.take(choice, now, self.eos_ids, room)
             if answer.over:
@@ -239,6 +249,9 @@ class LlamaCppSession:
             else:
                 following.append(Row(choice, row.position + 1, row.sequence, wanted=True))
         return following
+
+    def _held(self, guide: Guide | None) -> Held | None:
+        return None if guide is None else Held(guide, self._grammars.follow, self.decode, self.eos_ids)
 
     def _generation(self, answer: Answer) -> Generation:
         text = self.decode([token for token in answer.ids if token not in self.eos_ids])

@@ -155,6 +155,11 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "llama_vocab_n_tokens": (c_int32, [c_void_p]),
     "llama_vocab_is_eog": (c_bool, [c_void_p, c_int32]),
     "llama_tokenize": (c_int32, [c_void_p, c_char_p, c_int32, POINTER(c_int32), c_int32, c_bool, c_bool]),
+    "llama_sampler_init_grammar": (c_void_p, [c_void_p, c_char_p, c_char_p]),
+    "llama_sampler_clone": (c_void_p, [c_void_p]),
+    "llama_sampler_apply": (None, [c_void_p, c_void_p]),
+    "llama_sampler_accept": (None, [c_void_p, c_int32]),
+    "llama_sampler_free": (None, [c_void_p]),
     "llama_detokenize": (c_int32, [c_void_p, POINTER(c_int32), c_int32, c_char_p, c_int32, c_bool, c_bool]),
 }
 

@@ -14,6 +14,7 @@ import numpy as np
 from lf_export.errors import InputError
 from lf_export.runtimes.answers import Answer, check_room
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
+from lf_export.runtimes.guides import Guide, Guides, check_unguided
 from lf_export.runtimes.onnx_graph import Graph
 from lf_export.runtimes.onnx_session import FolderSession, accepts
 from lf_export.runtimes.onnx_tokenizer import FolderTokenizer
@@ -98,13 +99,14 @@ class OnnxSession(FolderSession):
         return found
 
     def generate_groups(
-        self, groups: Sequence[PromptGroup], max_new_tokens: int
+        self, groups: Sequence[PromptGroup], max_new_tokens: int, guides: Guides | None = None
     ) -> Iterator[tuple[int, list[Generation]]]:
         """See `Session.generate_groups`; the next group is prefilled as soon as there are rows for it.
 
         Raises:
             InputError: a prompt is empty or as long as the model's context.
         """
+        check_unguided(self.name, guides)
         most = self._make_room(groups, max_new_tokens)
         waiting = deque(enumerate(groups))
         answers: dict[int, list[Answer]] = {}
@@ -121,8 +123,9 @@ class OnnxSession(FolderSession):
             if rows:
                 self._advance(rows)
 
-    def stream(self, prompt: Sequence[int], max_new_tokens: int) -> Iterator[Generation]:
+    def stream(self, prompt: Sequence[int], max_new_tokens: int, guide: Guide | None = None) -> Iterator[Generation]:
         """See `Session.stream`."""
+        check_unguided(self.name, guide)
         most = min(max_new_tokens, check_room(len(prompt), self._graph.facts.context))
         group: PromptGroup = ((), [prompt])
         self._make_room([group], most)

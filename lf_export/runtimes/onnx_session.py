@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lf_export.errors import InputError
 from lf_export.runtimes.base import Generation, Logits
+from lf_export.runtimes.guides import Guide
 from lf_export.runtimes.onnx_graph import CONFIG_NAME, GraphFacts
 from lf_export.runtimes.onnx_tokenizer import FolderTokenizer
 
@@ -23,6 +24,8 @@ class FolderSession(ABC):
         facts: of its graph.
         tokenizer: of the folder.
     """
+
+    guided = ""
 
     def __init__(self, path: Path, facts: GraphFacts, tokenizer: FolderTokenizer) -> None:
         self.eos_ids = facts.eos_ids | tokenizer.eos_ids
@@ -48,7 +51,7 @@ class FolderSession(ABC):
         return self.generate((), [prompt], max_new_tokens)[0]
 
     @abstractmethod
-    def stream(self, prompt: Sequence[int], max_new_tokens: int) -> Iterator[Generation]:
+    def stream(self, prompt: Sequence[int], max_new_tokens: int, guide: Guide | None = None) -> Iterator[Generation]:
         """See `Session.stream`."""
 
     @abstractmethod

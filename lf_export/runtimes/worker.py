@@ -18,6 +18,7 @@ import numpy as np
 from lf_export.errors import ExportError
 from lf_export.orphan import end_with
 from lf_export.runtimes import Generation, Session, runtime
+from lf_export.runtimes.guides import Guide
 
 
 def main() -> None:
@@ -38,6 +39,7 @@ def main() -> None:
             "load_seconds": session.load_seconds,
             "eos_ids": sorted(session.eos_ids),
             "vocab_size": session.vocab_size,
+            "guided": session.guided,
         },
     )
     written: Iterator[Generation] = iter(())  # an answer that is asked for token by token
@@ -45,7 +47,8 @@ def main() -> None:
         try:
             request = json.loads(line)
             if request["do"] == "stream":
-                written = session.stream(request["prompt"], request["max_new_tokens"])
+                guide = Guide.from_json(request["guide"]) if request["guide"] else None
+                written = session.stream(request["prompt"], request["max_new_tokens"], guide)
             if request["do"] in {"stream", "more"}:
                 generation = next(written, None)
                 _send(answers, {"generations": [] if generation is None else [asdict(generation)]})
@@ -69,7 +72,10 @@ def _answers(session: Session, request: dict[str, Any]) -> Iterator[dict[str, An
                 file.writelines(np.ascontiguousarray(row, dtype=np.float32).data for row in rows)
             yield {"rows": [len(row) for row in rows]}
         case "generate":
-            for number, found in session.generate_groups(request["groups"], request["max_new_tokens"]):
+            known = list(map(Guide.from_json, request["guides"]))
+            chosen = request["guided"]
+            guides = chosen and [[None if at is None else known[at] for at in group] for group in chosen]
+            for number, found in session.generate_groups(request["groups"], request["max_new_tokens"], guides):
                 yield {"group": number, "generations": [asdict(generation) for generation in found]}
             yield {"end": True}
         case "generate_one":

@@ -10,6 +10,7 @@ from lf_export.stats.paired import (
     score_statistic,
     tango_bounds,
 )
+from lf_export.stats.share import wilson
 
 __all__ = [
     "Interval",
@@ -21,4 +22,5 @@ __all__ = [
     "paired",
     "score_statistic",
     "tango_bounds",
+    "wilson",
 ]

@@ -4,7 +4,7 @@ import datetime as dt
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,10 @@ from lf_export.report.places import published
 from lf_export.report.table import render_table
 from lf_export.runtimes import RUNTIMES, default_runtime
 from lf_export.runtimes.causal import load_tokenizer
-from lf_export.steps.baseline_cache import BaselineCache, baseline_key, cache_folder
+from lf_export.runtimes.llguidance_follower import check_llguidance
+from lf_export.steps.arms import Routing, routing_of
+from lf_export.steps.baseline_cache import BaselineCache, baseline_key
+from lf_export.steps.bench_options import BenchOptions
 from lf_export.steps.cards import write_results
 from lf_export.steps.contamination import check_contamination
 from lf_export.steps.controls import CONTROLS, check_names, judged_control, make_controls
@@ -43,44 +46,6 @@ from lf_export.steps.suites import load_suites
 from lf_export.steps.workload import Workload
 
 BASELINE = "merged"
-
-
-@dataclass(frozen=True)
-class BenchOptions:
-    """What is asked of every artifact; suites are files, `shipped:NAME`, `bfcl:PATH` or `hf:NAME[:SPLIT]`.
-
-    `cache` is a folder that keeps the baseline's answers for other runs, or None.
-    """
-
-    dialect: str = "chat-template"
-    calls: str = "shipped:suites/calls.jsonl"
-    no_call: str = "shipped:suites/no-call.jsonl"
-    chat: str = "shipped:suites/chat.jsonl"
-    limit_calls: int | None = None
-    limit_no_call: int | None = None
-    limit_chat: int | None = None
-    variants: tuple[str, ...] = ()
-    allow_contaminated: tuple[str, ...] = ()
-    max_new_tokens: int = 192
-    fidelity_items: int = 96
-    drift_items: int = 8
-    drift_tokens: int = 32
-    latency_prompts: int = 8
-    latency_tokens: int = 48
-    latency_rounds: int = 2
-    runtimes: Mapping[str, str] = field(default_factory=dict)
-    margin: float = 0.05
-    alpha: float = 0.05
-    margins: Mapping[str, float] = field(default_factory=dict)
-    min_items: int = 1
-    baseline_floor: float = 0.25
-    limits: Mapping[str, float] = field(default_factory=dict)
-    controls: bool = False
-    enforce: tuple[str, ...] | None = None
-    seed: int = 0
-    threads: int = 1
-    name: str = "bench"
-    cache: Path | None = field(default_factory=cache_folder)
 
 
 @dataclass(frozen=True)
@@ -185,6 +150,10 @@ def _bench(
     contaminated = check_contamination(local, judging, options.allow_contaminated)
     items["variants"] = _varied(items, variants, options.seed)
     workload = _workload(items, dialect, tokenizer, options)
+    if "routed" in options.arms:
+        workload = replace(workload, routing=_routing(options, dialect, tokenizer, workload))
+    if options.arms:
+        _check_engine([BASELINE, *local], local | {BASELINE: baseline}, options)
     for served in artifacts.values():
         if isinstance(served, ServedArtifact):
             check_endpoint(served, workload, dialect, tokenizer)
@@ -332,7 +301,25 @@ def _workload(
         chat_groups=grouped(prepare(_part(items["chat"], options.drift_items, options.seed), dialect, tokenizer)),
         chat_tokens=options.drift_tokens,
         seed=options.seed,
+        arms=options.arms,
     )
+
+
+def _routing(options: BenchOptions, dialect: Dialect, tokenizer: Any, workload: Workload) -> Routing:
+    return routing_of(
+        options.router_calls, options.router_chat, dialect, tokenizer, 2 * workload.longest, seed=options.seed
+    )
+
+
+def _check_engine(names: Sequence[str], paths: Mapping[str, Path], options: BenchOptions) -> None:
+    """See that there is an engine of grammars where a runtime needs a package for it.
+
+    Raises:
+        MissingError: llguidance is not installed.
+    """
+    used = {options.runtimes.get(name) or default_runtime(paths[name]) for name in names}
+    if not used.isdisjoint({"torch", "transformers"}):
+        check_llguidance()
 
 
 def _part(items: Sequence[EvalItem], count: int, seed: int) -> list[EvalItem]:

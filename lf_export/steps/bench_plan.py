@@ -10,7 +10,7 @@ from lf_export.errors import InputError
 from lf_export.metrics.gate import ABSTENTION, STRICT_CALL
 from lf_export.report import cells
 from lf_export.stats import items_for_pass, paired
-from lf_export.steps.findings import cluster_of
+from lf_export.steps.prompts import cluster_of
 from lf_export.steps.suites import load_suites
 
 USUAL_DISCORDANCE = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from lf_export.calibration.slices import slices_of
-from lf_export.calibration.suites import EvalItem
 from lf_export.metrics import fidelity
 from lf_export.metrics.gate import Verdict, judge_artifact, overall
 from lf_export.metrics.limits import Costs, checked_limits, judge_limits, slower
@@ -29,12 +28,13 @@ from lf_export.report.model import (
 )
 from lf_export.report.serving import ServingLevel
 from lf_export.stats import cluster_bootstrap, paired
+from lf_export.steps.arm_findings import arm_results
 from lf_export.steps.chat import chat_drift
 from lf_export.steps.counts import call_metrics, no_call_metrics, variant_metrics
 from lf_export.steps.evidence import layer_errors
 from lf_export.steps.findings_shown import shown_fidelity
 from lf_export.steps.measure import Measured
-from lf_export.steps.prompts import Prompt, call_tokens, class_masks
+from lf_export.steps.prompts import Prompt, call_tokens, class_masks, cluster_of
 
 
 def artifact_report(
@@ -74,6 +74,7 @@ def artifact_report(
         calls=call_metrics(calls, found.answers),
         no_call=no_call_metrics(no_call, found.answers),
         variants=variant_metrics(prompts, found.answers),
+        arms=arm_results(found, baseline, prompts),
         fidelity=fidelity_by_class(prompts, found.compared),
         fidelity_shown=shown_fidelity(prompts, found.shown),
         chat_perplexity=fidelity.perplexity(np.asarray(found.chat_nll)) if found.chat_nll else None,
@@ -198,11 +199,6 @@ def _costs(found: Measured) -> Costs:
         representative=found.representative,
         ratios=found.ratios,
     )
-
-
-def cluster_of(item: EvalItem) -> tuple[str, ...]:
-    """What items share that tend to flip together: the functions that they show."""
-    return tuple(sorted(function.name for function in item.functions)) or (item.id,)
 
 
 def _item(prompt: Prompt, found: Measured) -> ItemResult:

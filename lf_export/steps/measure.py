@@ -21,6 +21,7 @@ from lf_export.metrics.serving import Level
 from lf_export.provenance import digest_of
 from lf_export.report.card import CARD_NAME
 from lf_export.runtimes.child import ChildSession
+from lf_export.steps.arms import ArmFound, ask_arms, no_arms
 from lf_export.steps.chat import chat_answers, chat_nll
 from lf_export.steps.interleaved import BaselineLost, Beside, time_in_turn
 from lf_export.steps.prompts import Group, Prompt
@@ -43,6 +44,7 @@ class Measured:
         problems: hard floors that broke, in words.
         shown: by item id, where a server showed its likeliest tokens only.
         serving: a server under load, a level for each concurrency.
+        arms: by name, the answers of each arm.
         notes: what a reader must know of the figures.
     """
 
@@ -64,6 +66,7 @@ class Measured:
     problems: list[str] = field(default_factory=list)
     shown: dict[str, TopFidelity] = field(default_factory=dict)
     serving: list[Level] = field(default_factory=list)
+    arms: dict[str, ArmFound] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -110,11 +113,13 @@ def measure(
                     _chat(session, workload, found, advance)
                 else:
                     _recalled(recorded, workload, dialect, found, session.eos_ids)
-                    advance(workload.units - len(workload.timed), "kept from an earlier run")
+                    advance(workload.units - len(workload.timed) - workload.arm_units, "kept from an earlier run")
                 _speed(session, workload, found, advance, beside)
             found.peak_rss_bytes, found.cpu_seconds = session.usage()
             if recorded is not None:
                 found.peak_rss_bytes, found.cpu_seconds = recorded.peak_rss_bytes, recorded.cpu_seconds
+            # Last, so that whatever becomes of the arms changes nothing that is judged.
+            _arms(session, workload, dialect, found, advance)
     except StepError as error:
         found.problems.append(error.message)
     except ExportError as error:
@@ -241,6 +246,22 @@ def _chat(session: ChildSession, workload: Workload, found: Measured, advance: A
     if not np.isfinite(found.chat_nll).all():
         found.problems.append("logits are not finite on the chat suite")
     found.chat_said = chat_answers(session, workload, advance)
+
+
+def _arms(session: ChildSession, workload: Workload, dialect: Dialect, found: Measured, advance: Advance) -> None:
+    if found.problems:
+        found.arms = no_arms(workload.arms, "the raw answers are not whole")
+        return
+    found.arms = ask_arms(
+        workload.arms,
+        session,
+        workload.groups,
+        found.answers,
+        dialect,
+        workload.routing,
+        max_new_tokens=workload.max_new_tokens,
+        advance=advance,
+    )
 
 
 def _speed(session: ChildSession, workload: Workload, found: Measured, advance: Advance, beside: Beside | None) -> None:

@@ -19,6 +19,7 @@ from lf_export.metrics.latency import measure as measure_latency
 from lf_export.metrics.serving import Limits, level
 from lf_export.runtimes.endpoint import NAME, Endpoint, EndpointSession, Question
 from lf_export.runtimes.endpoint_reply import Reply
+from lf_export.steps.arms import no_arms
 from lf_export.steps.endpoint_questions import question_of, served
 from lf_export.steps.measure import Measured, disk_bytes, workload_key
 from lf_export.steps.prompts import Prompt
@@ -102,7 +103,9 @@ def measure_endpoint(
     Raises:
         MissingError: a package or the key is missing.
     """
-    found = Measured(NAME)
+    found = Measured(
+        NAME, arms=no_arms(workload.arms, "a server is asked as it is deployed, without a grammar of ours")
+    )
     if served_artifact.path is not None:
         found.disk_bytes = disk_bytes(served_artifact.path)
     try:

@@ -6,6 +6,11 @@ from pathlib import Path
 
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
 from lf_export.errors import InputError
+from lf_export.recipe import Recipe
+from lf_export.recipe.names import arms_beside
+from lf_export.steps.arms import ROUTED_CONVERSATIONS
+from lf_export.steps.sources import suite_source
+from lf_export.steps.suites import load_suites
 from lf_export.walk.planned import is_config_alone, planned_checkpoint
 
 
@@ -34,6 +39,30 @@ def check_weights(base: Path) -> None:
             f"{base}: config.json alone, the weights of the base model were expected",
             "--dry-run plans from a config; give the model itself with --set base.path=FOLDER",
         )
+
+
+def arms_cost(recipe: Recipe, folder: Path) -> list[str]:
+    """What the arms of a bench cost at the most, a line each; nothing where there are none.
+
+    Raises:
+        InputError: a suite that cannot be read.
+    """
+    bench = recipe.bench
+    if bench is None or not arms_beside(bench.arms):
+        return []
+    suites = {"calls": bench.calls, "no_call": bench.no_call}
+    wanted = {name: (suite_source(suite.path, folder), suite.limit) for name, suite in suites.items()}
+    items = sum(map(len, load_suites(wanted, bench.seed)[0].values()))
+    judged = 1 + len(recipe.quantize)
+    costs = {
+        "constrained": f"writes again the answers that open a call, at most {items}",
+        "routed": f"reads {items} prompts and at most {ROUTED_CONVERSATIONS} calibration conversations, and writes "
+        f"again the answers that open a call or that it decides otherwise, at most {items}",
+    }
+    return [
+        f"arm {arm}: for each of the {judged} models {costs[arm]}; the raw answers are {items}"
+        for arm in arms_beside(bench.arms)
+    ]
 
 
 def assumptions(base: Checkpoint | None, adapters: Sequence[Path]) -> list[str]:

@@ -102,6 +102,11 @@ def grouped(prompts: Sequence[Prompt]) -> list[Group]:
     return groups
 
 
+def cluster_of(item: EvalItem) -> tuple[str, ...]:
+    """What items share that tend to flip together: the functions that they show."""
+    return tuple(sorted(function.name for function in item.functions)) or (item.id,)
+
+
 def call_tokens(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Which tokens are inside a call."""
     inside: npt.NDArray[np.bool_] = classes >= TokenClass.NAME

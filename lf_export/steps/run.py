@@ -14,7 +14,7 @@ from lf_export.progress import say
 from lf_export.recipe import Override, Recipe, load_recipe
 from lf_export.steps import estimate
 from lf_export.steps.bench import BenchOutcome, bench_artifacts, earlier_bench
-from lf_export.steps.bench_options import bench_options
+from lf_export.steps.bench_options import BenchOptions
 from lf_export.steps.calibrate import CalibrateOptions, calibrate_model
 from lf_export.steps.controls import check_names
 from lf_export.steps.dequantize import dequantized
@@ -25,7 +25,7 @@ from lf_export.steps.inputs import calibration_inputs
 from lf_export.steps.measure_endpoint import ServedArtifact
 from lf_export.steps.merge import MergeOptions, merge_model
 from lf_export.steps.plan import Step, as_facts, table, totals
-from lf_export.steps.planned import assumptions, check_weights, checkpoint_for_plan
+from lf_export.steps.planned import arms_cost, assumptions, check_weights, checkpoint_for_plan
 from lf_export.steps.quantize import TargetPlan, check_targets, files_of, quantize_targets
 from lf_export.steps.recipes import recipe_file
 from lf_export.steps.record import claim, fingerprint, is_done, record, step_digest
@@ -79,7 +79,9 @@ def plan_text(
         text += f"\nthe base model is not there yet: {inputs.recipe.base.script} will make it, sizes are known then"
     assumed = assumptions(_checkpoint(inputs), inputs.adapters)
     text += "".join(f"\nassumed: {each}" for each in assumed)
-    return text, {**as_facts(steps), "assumptions": assumed}
+    arms = arms_cost(inputs.recipe, inputs.folder)
+    text += "".join(f"\n{line}" for line in arms)
+    return text, {**as_facts(steps), "assumptions": assumed, "arms": arms}
 
 
 def run_recipe(
@@ -197,7 +199,7 @@ def _bench(inputs: _Inputs, step: Step, cluster: Cluster | None) -> BenchOutcome
     recipe = inputs.recipe
     if recipe.bench is None:
         raise StepError("the recipe has no bench")
-    options = bench_options(recipe, recipe.bench, inputs.folder, inputs.threads)
+    options = BenchOptions.of_recipe(recipe, recipe.bench, inputs.folder, inputs.threads)
     made = {plan.name: plan.out for plan in _targets(inputs)}
     if step.done:
         return earlier_bench(made, step.output)

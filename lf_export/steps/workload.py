@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lf_export.recipe.names import ArmBeside
+from lf_export.steps.arms import Routing, arm_units
 from lf_export.steps.prompts import Group, Prompt
 
 Advance = Callable[..., None]
@@ -23,6 +25,8 @@ class Workload:
         max_new_tokens: the longest answer.
         timed_tokens: tokens generated for each timed prompt.
         timed_rounds: how often each of them is timed beside the baseline.
+        arms: what is asked beside the raw answers.
+        routing: what the arm `routed` learns from.
         seed: draws whether baseline or artifact is first at a prompt.
         chat_groups: conversations that are answered, by shared prefill.
         chat_tokens: the longest of these answers.
@@ -38,6 +42,8 @@ class Workload:
     seed: int = 0
     chat_groups: Sequence[Group] = ()
     chat_tokens: int = 32
+    arms: tuple[ArmBeside, ...] = ()
+    routing: Routing | None = None
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -45,7 +51,18 @@ class Workload:
         return [prompt for group in self.groups for prompt in group.prompts]
 
     @property
+    def longest(self) -> int:
+        """How many tokens the longest prompt has."""
+        return max(len(prompt.ids) for prompt in self.prompts)
+
+    @property
     def units(self) -> int:
         """How many units of progress one artifact takes."""
         answered = sum(len(group.prompts) for group in self.chat_groups)
-        return len(self.prompts) + len(self.compared) + len(self.chat) + len(self.timed) + answered
+        return len(self.prompts) + len(self.compared) + len(self.chat) + len(self.timed) + answered + self.arm_units
+
+    @property
+    def arm_units(self) -> int:
+        """How many of them are the arms'."""
+        own = sum(not prompt.item.variant for prompt in self.prompts)
+        return sum(arm_units(arm, own, self.routing) for arm in self.arms)

@@ -16,7 +16,8 @@ from lf_export.calibration.suites import load_suite
 from lf_export.functions.spec import schema_hash
 from lf_export.progress import reporting
 from lf_export.provenance import manifest, write_manifest
-from lf_export.steps.bench import BenchOptions, bench_artifacts
+from lf_export.steps.bench import bench_artifacts
+from lf_export.steps.bench_options import BenchOptions
 
 Run = Callable[..., Any]
 SUITES = {"calls": "calls", "no_call": "no-call", "chat": "chat"}

@@ -13,6 +13,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 
 from lf_export.shipped import shipped
@@ -39,6 +40,12 @@ def _finished(record: Path) -> bool:
         return False
 
 
+def with_arms(recipe: Callable[..., Path]) -> Path:
+    """The recipe with every arm of the bench."""
+    value = yaml.safe_load(recipe().read_text(encoding="utf-8"))
+    return recipe(bench={**value["bench"], "arms": ["raw", "constrained", "routed"]})
+
+
 @pytest.fixture(scope="module")
 def undisturbed() -> dict[str, Any]:
     """What an undisturbed run leaves for the killed one: the digests of its artifacts."""
@@ -48,7 +55,7 @@ def undisturbed() -> dict[str, Any]:
 def test_a_recipe_makes_every_artifact_and_a_report(
     lf_export: Run, recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
-    ended = lf_export("run", recipe(), "--json")
+    ended = lf_export("run", with_arms(recipe), "--json")
     assert ended.status == 11, ended.err  # a random model calls nothing right: there is no evidence, so no PASS
     report = json.loads(ended.out)
     jsonschema.validate(report, json.loads(SCHEMA.read_text(encoding="utf-8")))
@@ -62,6 +69,14 @@ def test_a_recipe_makes_every_artifact_and_a_report(
         assert artifact["disk_bytes"] > 10_000
         assert artifact["peak_rss_bytes"] > 10_000_000
         assert artifact["latency"]["tpot"]["p50"] > 0
+    for artifact in (report["baseline"], *report["artifacts"]):
+        constrained, routed = artifact["arms"]
+        assert constrained["engine"] == {"torch": "llguidance", "llamacpp": "llama.cpp"}[artifact["runtime"]]
+        assert [change["n"] for change in constrained["changes"]] == [4, 2]
+        assert (routed["router"]["trained"], routed["router"]["held_out"], routed["router"]["items"]) == (14, 6, 6)
+        # a random model opens no call: what is held to a grammar then is what the router decides should call
+        assert constrained["asked"] == 0
+        assert routed["asked"] == len(routed["items"])
     four, q8, _ = report["artifacts"]
     assert (four["format"], four["runtime"], four["representative"]) == ("gptq", "torch", False)
     assert (q8["format"], q8["scheme"], q8["runtime"]) == ("gguf", "Q8_0", "llamacpp")
@@ -132,8 +147,10 @@ def test_a_killed_run_goes_on_and_gives_the_bytes_of_an_undisturbed_one(
 def test_a_dry_run_says_what_it_would_do_and_touches_nothing(
     lf_export: Run, recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
-    ended = lf_export("run", recipe(), "--dry-run")
+    ended = lf_export("run", with_arms(recipe), "--dry-run")
     assert ended.status == 0
+    assert "arm constrained: for each of the 4 models writes again the answers that open a call, at most 6" in ended.out
+    assert "arm routed: for each of the 4 models reads 6 prompts" in ended.out
     for name in ("merged", "calibration", *ARTIFACTS, "bench"):
         assert name in ended.out
     assert "still to do: 6 of 6 steps" in ended.out

@@ -5,7 +5,6 @@ from typing import Any
 
 import jsonschema
 from conversations import user
-from gbnf_reader import Grammar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import tiny_tokenizer
@@ -15,7 +14,7 @@ from templates import HERMES
 from lf_export.functions.answers import Call, calling, prose, read_answer, write_calls
 from lf_export.functions.compare import compare
 from lf_export.functions.dialects import Dialect, dialect_for, text_of
-from lf_export.functions.schemas import gbnf, json_schema
+from lf_export.functions.schemas import json_schema
 from lf_export.functions.spec import (
     FunctionSpec,
     from_llama_functions,
@@ -105,7 +104,6 @@ def test_a_function_survives_both_of_its_forms(spec: FunctionSpec) -> None:
 def test_a_call_made_from_the_schema_is_valid_by_every_measure(made: tuple[FunctionSpec, Call]) -> None:
     spec, call = made
     assert validate(call, [spec]) == []
-    assert Grammar(gbnf([spec])).matches(write_calls([call]))
     jsonschema.validate(json.loads(write_calls([call])), json_schema([spec]))
     outcome = compare(calling(call), [call], [spec])
     assert outcome.exact

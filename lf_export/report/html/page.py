@@ -76,6 +76,7 @@ def to_html(report: Report) -> str:
         slices=tables.by_slice(report),
         variants=tables.by_variant(report),
         drifted=tables.drifted(report),
+        arms=tables.by_arm(report),
         served=tables.under_load(report),
         shown=tables.shown_by_servers(report),
         browser=browser(report, room),

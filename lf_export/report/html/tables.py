@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lf_export.report.accuracy import slice_table, variant_table
+from lf_export.report.arms import NOTE, arm_lines, arm_table
 from lf_export.report.chat import DRIFT_HEAD, DRIFT_NOTE, drift_rows
 from lf_export.report.model import Report
 from lf_export.report.parts import TOKEN_CLASSES
@@ -36,6 +37,12 @@ def drifted(report: Report) -> Table | None:
     """Greedy answers in a chat against the baseline's, None where none was asked for."""
     named = [(artifact.name, artifact.chat_drift) for artifact in report.artifacts if artifact.chat_drift]
     return Table("Drift of answers in a chat", (DRIFT_NOTE,), DRIFT_HEAD, drift_rows(named)) if named else None
+
+
+def by_arm(report: Report) -> Table | None:
+    """Raw answers beside those held to a grammar and routed, None where no arm was asked for."""
+    head, rows = arm_table(report)
+    return Table("Arms beside the raw answers", (NOTE, *arm_lines(report)), head, rows) if rows else None
 
 
 def under_load(report: Report) -> Table | None:

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conversations import ENDING
 from models import tiny_model
 
 from lf_export.errors import InputError, StepError
+from lf_export.functions.grammars import call_grammar
 from lf_export.runtimes import default_runtime, runtime
 from lf_export.runtimes.child import ChildSession
+from lf_export.runtimes.guides import Guide
 
 PREFIX = [5, 17, 40]
 BRANCHES = [[7, 8, 9], [100, 101]]
@@ -34,6 +37,14 @@ def test_a_child_answers_as_the_runtime_does_in_this_process(folder: Path, tmp_p
             here.score(PREFIX, BRANCHES, [1, 0]), child.score(PREFIX, BRANCHES, [1, 0]), strict=True
         ):
             np.testing.assert_allclose(other, mine, atol=1e-5)  # another process may sum in another order
+        guides = [[Guide(call_grammar(ENDING), "call"), None]]
+        ((_, held),) = child.generate_groups([(PREFIX, BRANCHES)], 96, guides)
+        assert [answer.ids for answer in held] == [
+            answer.ids for answer in next(here.generate_groups([(PREFIX, BRANCHES)], 96, guides))[1]
+        ]
+        *_, last = child.stream([*PREFIX, *BRANCHES[0]], 96, guides[0][0])
+        assert last.ids == held[0].ids
+        assert child.guided == "llguidance"
         assert len(child.generate_one(PREFIX, 4).times) <= 4
         peak, cpu = child.usage()
         assert peak > 10_000_000
