@@ -189,6 +189,7 @@ def pages() -> dict[Path, str]:
         measured.ROOT / "README.md": measured.readme(),
         measured.ROOT / "docs" / "explanation" / "gate.md": measured.gate(),
         studied.PAGE: studied.study(),
+        studied.GGUF_PAGE: studied.gguf(),
     }
 
 

@@ -61,3 +61,34 @@ def _span(interval: list[float] | None, digits: int) -> str:
 
 def _share(marks: list[bool] | None) -> str:
     return cells.NOTHING if not marks else f"{sum(marks)} of {len(marks)}"
+
+
+GGUF_BEGIN, GGUF_END = "<!-- gguf: begin -->", "<!-- gguf: end -->"
+GGUF_PAGE = ROOT / "docs" / "explanation" / "gguf.md"
+
+
+def gguf() -> str:
+    """The page on GGUF with its table of both methods made anew."""
+    text = GGUF_PAGE.read_text(encoding="utf-8")
+    head, rest = text.split(GGUF_BEGIN, 1)
+    _, tail = rest.split(GGUF_END, 1)
+    found = json.loads((RESULTS / "gguf_gptq_llama.json").read_text(encoding="utf-8"))
+    names = ("type", "MB", "KL, importance matrix", "KL, error feedback", "ratio", "top-1", "top-1, error feedback")
+    rows = [
+        [
+            name,
+            f"{each['bytes'] / 1e6:.1f}",
+            f"{each['imatrix']['kl']:.5f}",
+            f"{each['gptq']['kl']:.5f}",
+            f"{each['gptq']['kl'] / each['imatrix']['kl']:.2f}",
+            cells.percent(each["imatrix"]["top1"]),
+            cells.percent(each["gptq"]["top1"]),
+        ]
+        for name, each in found["types"].items()
+    ]
+    data = found["data"]
+    made = (
+        f"Calibrated on {data['tokens']:,} tokens of {data['samples']} conversations, judged in llama.cpp on "
+        f"{data['heldout_call_tokens']:,} call tokens of others."
+    )
+    return f"{head}{GGUF_BEGIN}\n\n{made}\n\n{cells.markdown_table(names, rows)}\n\n{GGUF_END}{tail}"

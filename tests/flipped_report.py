@@ -68,7 +68,7 @@ def flipped_report(
             "machine": MACHINE,
             "versions": {"lf-export": "0.1.0", "torch": "2.13.0"},
             "baseline": _artifact("merged", base, 1.0, kl=None)
-            | {"format": "hf", "runtime": "torch", "arms": _arms(0, text)[:1]},
+            | {"format": "hf", "runtime": "torch", "arms": _arms(-1, text)},
             "artifacts": parts,
             "texts": _texts(items, text),
         }
@@ -117,6 +117,9 @@ def _arms(number: int, text: str) -> list[dict[str, Any]]:
         "items_lower": 0.8,
         "items_upper": 0.99,
     }
+    if number < 0:  # the baseline itself loses nothing to it
+        for each in ("loss", "loss_lower", "loss_upper", "raw_loss", "raw_lost", "hidden"):
+            del change[each]
     return [{"arm": "constrained", **arm}, {"arm": "routed", **arm, "router": router}]
 
 

@@ -83,7 +83,7 @@ _CALLED = {"strict_call": "exact calls", "abstention": "abstention"}
 def arm_table(report: "Report") -> tuple[tuple[str, ...], list[list[str]]]:
     """Head and rows by artifact, arm and endpoint; no rows where no arm was asked for."""
     head = (
-        "artifact", "arm", "of", "right", "gains", "losses", "change", "95 %", "lost to the baseline", "95 %", "hides",
+        "artifact", "arm", "of", "right", "gains", "losses", "change (95 %)", "lost to the baseline (95 %)", "hides",
         "unknown functions", "malformed",
     )  # fmt: skip
     rows: list[list[str]] = []
@@ -91,7 +91,7 @@ def arm_table(report: "Report") -> tuple[tuple[str, ...], list[list[str]]]:
         found = _raw_rows(artifact) if artifact.arms else []
         for arm in artifact.arms:
             if arm.missing:
-                found.append([arm.arm, "not available", *[cells.NOTHING] * 10])
+                found.append([arm.arm, "not available", *[cells.NOTHING] * 8])
             counts = (_count(arm.unknown_functions), _count(arm.malformed))
             found += [
                 ["" if place else arm.arm, *_change_cells(change), *(counts if not place else ("", ""))]
@@ -133,9 +133,9 @@ def _raw_rows(artifact: "ArtifactReport") -> list[list[str]]:
             "" if place else "raw",
             _CALLED[change.endpoint],
             cells.rate(change.right - change.gained + change.lost, change.n),
-            *[cells.NOTHING] * 4,
+            *[cells.NOTHING] * 3,
             cells.points(change.raw_loss),
-            *[cells.NOTHING] * 2,
+            cells.NOTHING,
             *(counts if not place else ("", "")),
         ]
         for place, change in enumerate(measured.changes)
@@ -148,17 +148,17 @@ def _change_cells(change: ArmChange) -> list[str]:
         cells.rate(change.right, change.n),
         str(change.gained),
         str(change.lost),
-        cells.points(change.change),
-        _interval(change.lower, change.upper),
-        cells.points(change.loss),
-        _interval(change.loss_lower, change.loss_upper),
+        _interval(change.change, change.lower, change.upper),
+        _interval(change.loss, change.loss_lower, change.loss_upper),
         cells.NOTHING if change.hidden is None else f"{change.hidden} of {change.raw_lost}",
     ]
 
 
-def _interval(lower: float | None, upper: float | None) -> str:
-    known = lower is not None and upper is not None
-    return f"{cells.points(lower)} to {cells.points(upper)}" if known else cells.NOTHING
+def _interval(share: float | None, lower: float | None, upper: float | None) -> str:
+    """A difference of shares in percentage points, with its interval."""
+    if share is None or lower is None or upper is None:
+        return cells.NOTHING
+    return f"{cells.points(share)} ({100 * lower:.1f} to {100 * upper:.1f})"
 
 
 def _router_text(router: RouterAccuracy) -> str:

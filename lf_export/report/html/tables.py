@@ -13,12 +13,16 @@ from lf_export.report.serving import failures_text, limits_text, serving_rows, s
 
 @dataclass(frozen=True)
 class Table:
-    """A table: what it is, what must be said of it, its head, and its rows as text; a row's first cell names it."""
+    """A table: what it is, what must be said of it, its head, and its rows as text.
+
+    A row's first cell names it; the first `texts` columns hold words, the others figures.
+    """
 
     caption: str
     notes: Sequence[str]
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    texts: int = 1
 
 
 def by_slice(report: Report) -> Table | None:
@@ -42,7 +46,9 @@ def drifted(report: Report) -> Table | None:
 def by_arm(report: Report) -> Table | None:
     """Raw answers beside those held to a grammar and routed, None where no arm was asked for."""
     head, rows = arm_table(report)
-    return Table("Arms beside the raw answers", (NOTE, *arm_lines(report)), head, rows) if rows else None
+    words = 3
+    shown = [[*row[:words], *(cell.replace("-", "\u2212") for cell in row[words:])] for row in rows]
+    return Table("Arms beside the raw answers", (NOTE, *arm_lines(report)), head, shown, words) if rows else None
 
 
 def under_load(report: Report) -> Table | None:
