@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := lf_export tests benchmarks recipes calibration docs
 STAMP := $(VENV)/.stamp
 
-.PHONY: demo test image-test check docs site format clean
+.PHONY: demo test wheel-test image-test check docs site format clean
 
 demo: $(STAMP)-demo
 	$(BIN)/lf-export run recipes/quickstart.yaml
@@ -15,6 +15,10 @@ demo: $(STAMP)-demo
 test: $(STAMP)-dev
 	$(BIN)/python tests/fetch_chromium.py
 	$(BIN)/python -m pytest
+
+# The tests against the installed wheel, with the source gone.
+wheel-test: $(STAMP)-dev
+	$(BIN)/python tests/installed.py
 
 # The Dockerfile built and its image used, without a Docker engine: needs root, buildah and debootstrap.
 image-test: $(STAMP)-dev
