@@ -4,6 +4,7 @@ import ast
 import contextlib
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -136,8 +137,9 @@ def test_every_option_in_a_sentence_exists(page: Path) -> None:
     known = {"--help", "--version"}
     for _, command in _all_commands():
         known |= {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
-    # docker's, what a recipe's script is asked, llama.cpp's
-    foreign = {"--build-arg", "--where", "--jinja", "--merge", "--model"}
+    # docker's, pip's, what a recipe's script is asked, llama.cpp's, our own scripts'
+    foreign = {"--build-arg", "--cpus", "--env", "--time", "--index-url", "--no-index", "--find-links", "--where"}
+    foreign |= {"--jinja", "--merge", "--model", "--recipe"}
     for code in re.findall(r"`([^`\n]+)`", _prose(page)):
         options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", code))
         assert options - foreign <= known, code
@@ -212,6 +214,28 @@ def test_the_page_on_own_models_names_what_is_known() -> None:
     line = page.partition("GPTQ knows the `model_type`s ")[2].partition(". A merge")[0]
     assert re.findall(r"[a-z]+\d?(?:_[a-z]+)?", line.partition(".")[0].replace(" and ", " ")) == list(FAMILIES)
     assert set(re.findall(r"\w+ForCausalLM", line)) == set(ARCHITECTURES)
+
+
+def test_the_page_on_installing_has_the_extras_that_there_are_and_what_they_bring() -> None:
+    page = (ROOT / "docs" / "how-to" / "install.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| ([^|]+) \|", page, re.MULTILINE)
+    said = {name: set(re.findall(r"[\w-]+", brings)) for name, brings in rows}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(said) == set(extras)
+    for name in set(extras) - {"onnx-gpu"}:
+        assert said[name] == {re.split(r"[<>=\[]", each)[0] for each in extras[name]}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("Extras:")[2].partition(". [Install]")[0]
+    assert set(re.findall("`([^`]+)`", readme)) == set(extras)
+
+
+def test_the_page_on_containers_has_the_build_arguments_that_there_are() -> None:
+    page = (ROOT / "docs" / "how-to" / "docker.md").read_text(encoding="utf-8")
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    names = "".join(re.findall(r"^\| (`[A-Z].+?) \|", page, re.MULTILINE))
+    assert set(re.findall("`([A-Z_]+)`", names)) == set(re.findall(r"^ARG (\w+)", dockerfile, re.MULTILINE))
+    for name in ("BASE", "EXTRAS"):
+        (default,) = re.findall(rf"^ARG {name}=(\S+)$", dockerfile, re.MULTILINE)
+        assert f"| `{name}` | `{default}` |" in page
 
 
 def test_the_image_copies_what_is_there_and_not_ignored() -> None:
