@@ -4,8 +4,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from lf_export.errors import ExportError
+from lf_export.errors import ExportError, InputError
 from lf_export.runtimes.base import Generation
+from lf_export.runtimes.guides import Guide
 
 
 @dataclass
@@ -15,16 +16,20 @@ class Scripted:
     name: str
     answers: list[str | ExportError]
     runtime: str = "script"
+    guided: str = "the script"  # held answers are those of `held`
+    held: str = ""
     representative: bool = True
     load_seconds: float = 0.5
     closed: bool = False
     asked: list[str] = field(default_factory=list)
     gate: threading.Event | None = None  # waited for after the third token
 
-    def stream(self, prompt: str, max_new_tokens: int) -> Iterator[Generation]:
+    def stream(self, prompt: str, max_new_tokens: int, guide: Guide | None = None) -> Iterator[Generation]:
         """The next answer."""
         self.asked.append(prompt)
-        text = self.answers[(len(self.asked) - 1) % len(self.answers)]
+        text = self.answers[(len(self.asked) - 1) % len(self.answers)] if guide is None else self.held
+        if guide is not None and not self.guided:
+            raise InputError("the runtime script cannot hold an answer to a grammar", "use torch")
         if isinstance(text, ExportError):
             raise text
         for count in range(1, min(len(text), max_new_tokens - 1) + 1):

@@ -10,6 +10,7 @@ from lf_export.provenance import read_manifest
 from lf_export.runtimes import default_runtime
 from lf_export.runtimes.base import Generation
 from lf_export.runtimes.child import ChildSession
+from lf_export.runtimes.guides import Guide
 from lf_export.trial.template import rendering_tokenizer
 
 _DEFAULT_DIALECT = "chat-template"
@@ -38,6 +39,7 @@ class Artifact:
         self._session: ChildSession | None = None
         opened = self.session
         self.load_seconds, self.representative = opened.load_seconds, opened.representative
+        self.guided = opened.guided
 
     @property
     def session(self) -> ChildSession:
@@ -49,16 +51,17 @@ class Artifact:
                 list(self._session.stream(self._session.encode(["Hello"])[0], 2))
         return self._session
 
-    def stream(self, prompt: str, max_new_tokens: int) -> Iterator[Generation]:
+    def stream(self, prompt: str, max_new_tokens: int, guide: Guide | None = None) -> Iterator[Generation]:
         """The answer to a prompt's text, token by token; see `Session.stream`.
 
         Raises:
-            InputError: the prompt is too long.
+            InputError: the prompt is too long, or the runtime has no engine to follow `guide` with.
+            MissingError: that engine is not installed.
             StepError: the child failed; the next request starts another.
         """
         try:
             (ids,) = self.session.encode([prompt])
-            yield from self.session.stream(ids, max_new_tokens)
+            yield from self.session.stream(ids, max_new_tokens, guide)
         except StepError:
             self.close()
             raise

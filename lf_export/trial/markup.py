@@ -23,10 +23,11 @@ _KINDS = {
 def answer_html(shown: Shown, note: str = "") -> str:
     """One artifact's answer: its verdict, its text, its calls, its times; `note` stands below its name."""
     kind, words = _verdict(shown)
+    held = f"; calls are held to the functions' grammar by {shown.engine}" if shown.engine else ""
     busy = ' aria-busy="true"' if shown.state in {"reading", "writing"} else ""
     parts = [
         f'<section class="answer" aria-label="Answer of {escape(shown.name)}"{busy}>',
-        f'<h2>{escape(shown.name)}</h2><p class="note">{escape(note)}</p>',
+        f'<h2>{escape(shown.name)}</h2><p class="note">{escape(note + held)}</p>',
         f'<p class="verdict {kind}" role="status">{escape(words)}</p>',
     ]
     if shown.problem:

@@ -11,6 +11,7 @@ from lf_export.trial.markup import answer_html, problem_html, reference_html
 from lf_export.trial.trial import Shown, Trial
 
 _LONGEST = 1024
+_RAW, _CONSTRAINED = "Raw", "Grammar-constrained"
 _WAITING = 16  # requests that wait; more are told that the page is busy
 
 CSS = """
@@ -74,11 +75,12 @@ def page(trial: Trial) -> Any:
     notes = [_note(artifact) for artifact in trial.artifacts]
     first = next(iter(examples.values()))
 
-    def ask(functions: str, message: str, most: float, request: Any) -> Iterator[tuple[str, ...]]:
+    def ask(functions: str, message: str, most: float, way: str, request: Any) -> Iterator[tuple[str, ...]]:
         shown: tuple[Shown, ...] = tuple(Shown(artifact.name) for artifact in trial.artifacts)
         try:
+            longest = min(max(int(most or 0), 1), _LONGEST)
             for shown in trial.ask(
-                functions, message, min(max(int(most or 0), 1), _LONGEST), str(request.session_hash)
+                functions, message, longest, str(request.session_hash), constrained=way == _CONSTRAINED
             ):
                 yield "", *_answers(shown, notes)
         except ExportError as error:
@@ -101,6 +103,13 @@ def page(trial: Trial) -> Any:
                 chosen = gr.Dropdown(list(examples), value=first.label, label="Example", elem_id="example")
                 message = gr.Textbox(first.message, label="Message", lines=4, elem_id="message")
                 most = gr.Slider(8, _LONGEST, 192, step=8, label="Longest answer, in tokens", elem_id="longest")
+                way = gr.Radio(
+                    [_RAW, _CONSTRAINED],
+                    value=_RAW,
+                    label="Calls",
+                    info="As the model writes them, or held to the functions' grammar once one is opened.",
+                    elem_id="way",
+                )
                 with gr.Row():
                     send = gr.Button("Send", variant="primary", elem_id="send")
                     halt = gr.Button("Stop", elem_id="stop")
@@ -124,7 +133,12 @@ def page(trial: Trial) -> Any:
         hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         chosen.input(choose, chosen, [functions, message, reference], **hidden)
         send.click(
-            ask, [functions, message, most], [problem, *answers], concurrency_limit=1, concurrency_id="ask", **hidden
+            ask,
+            [functions, message, most, way],
+            [problem, *answers],
+            concurrency_limit=1,
+            concurrency_id="ask",
+            **hidden,
         )
         halt.click(stop, None, None, queue=False, **hidden)
         blocks.unload(stop)

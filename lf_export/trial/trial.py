@@ -5,10 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lf_export.errors import ExportError, InputError
+from lf_export.errors import ExportError, InputError, MissingError
 from lf_export.functions.dialects import Dialect, text_of
+from lf_export.functions.grammars import call_grammar
 from lf_export.functions.spec import FunctionSpec
 from lf_export.runtimes.base import Generation
+from lf_export.runtimes.guides import Guide
 from lf_export.trial.artifact import Artifact
 from lf_export.trial.asked import read_functions, read_message
 from lf_export.trial.judged import Judged, judge
@@ -30,6 +32,7 @@ class Shown:
         tpot: mean seconds for each token after it; None for fewer than two tokens.
         judged: what the whole answer is worth.
         problem: why there is none, in words.
+        engine: what held a call to the functions' grammar; "" for a raw answer.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Shown:
     tpot: float | None = None
     judged: Judged | None = None
     problem: str = ""
+    engine: str = ""
 
 
 class Trial:
@@ -56,7 +60,9 @@ class Trial:
         self._who = ""
         self._stopped = 0  # the turn that was
 
-    def ask(self, functions: str, message: str, max_new_tokens: int, who: str = "") -> Iterator[tuple[Shown, ...]]:
+    def ask(
+        self, functions: str, message: str, max_new_tokens: int, who: str = "", *, constrained: bool = False
+    ) -> Iterator[tuple[Shown, ...]]:
         """What is known of each artifact's answer, again and again until all have ended.
 
         Args:
@@ -64,6 +70,8 @@ class Trial:
             message: the user's.
             max_new_tokens: the longest answer.
             who: whose request it is, for `stop`.
+            constrained: hold a call to the grammar of the functions, from the token that opens it. An artifact whose
+                runtime cannot says so and gives no answer.
 
         Raises:
             InputError: functions or a message that cannot be asked; nothing was asked then.
@@ -72,12 +80,13 @@ class Trial:
         said = read_message(message)
         pieces = self.dialect.render([{"role": "user", "content": said}], specs, generate=True)
         prompt = self.dialect.bos + text_of(pieces)
+        guide = Guide(call_grammar(specs, self.dialect.form)) if constrained and specs else None
         with self._guard:
             self._turn += 1
             turn, self._who = self._turn, who
         shown = [Shown(artifact.name) for artifact in self.artifacts]
         for place, artifact in enumerate(self.artifacts):
-            for each in self._answer(artifact, prompt, specs, max_new_tokens, turn):
+            for each in self._answer(artifact, prompt, specs, guide, max_new_tokens, turn):
                 shown[place] = each
                 yield tuple(shown)
 
@@ -99,15 +108,21 @@ class Trial:
                 self._guard.release()
 
     def _answer(
-        self, artifact: Artifact, prompt: str, specs: Sequence[FunctionSpec], most: int, turn: int
+        self,
+        artifact: Artifact,
+        prompt: str,
+        specs: Sequence[FunctionSpec],
+        guide: Guide | None,
+        most: int,
+        turn: int,
     ) -> Iterator[Shown]:
-        shown = Shown(artifact.name, "reading")
+        shown = Shown(artifact.name, "reading", engine=artifact.guided if guide else "")
         if self._over(turn):
             yield replace(shown, state="stopped")
             return
         yield shown
         try:
-            stream = artifact.stream(prompt, most)
+            stream = artifact.stream(prompt, most, guide)
             generation: Generation | None = None
             while not self._over(turn):
                 with self._guard:
@@ -136,5 +151,5 @@ def _with(shown: Shown, generation: Generation) -> Shown:
 
 
 def _plain(error: ExportError) -> str:
-    hint = error.hint if isinstance(error, InputError) else "the next request loads the artifact again"
+    hint = error.hint if isinstance(error, InputError | MissingError) else "the next request loads the artifact again"
     return f"{error.message} ({hint})" if hint else error.message

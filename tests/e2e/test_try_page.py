@@ -124,6 +124,23 @@ def test_an_example_is_chosen_and_sent_and_both_answers_are_judged_side_by_side(
     assert boxes[0]["right"] <= boxes[1]["left"]
 
 
+def test_the_switch_holds_calls_to_the_grammar_and_is_off_at_first(page: Page, server: Server) -> None:
+    server.answers("{broken", "{broken")
+    server.left.held, server.right.guided = '{"function_call":{"name":"x","arguments":{}}}', ""
+    write(page, "functions", '[{"name": "x"}]')
+    send(page)
+    for at in (0, 1):
+        assert "An attempt at a call that cannot be read" in answer(page, at)
+        assert "grammar" not in answer(page, at)
+    page.click("#way label:last-of-type")
+    send(page)
+    assert "A valid call" in answer(page, 0)
+    assert "calls are held to the functions' grammar by the script" in answer(page, 0)
+    assert "No answer" in answer(page, 1)
+    assert "cannot hold an answer to a grammar" in answer(page, 1)
+    server.right.guided = "the script"
+
+
 def test_a_hostile_answer_is_text(page: Page, server: Server) -> None:
     server.answers(HOSTILE, StepError(HOSTILE))
     send(page)

@@ -7,13 +7,17 @@ import signal
 from pathlib import Path
 
 import pytest
+from conversations import ENDING
 from models import tiny_model
 
 from lf_export.checkpoint.index import open_checkpoint
 from lf_export.errors import InputError, MissingError, StepError
 from lf_export.formats.gguf import FORMAT, GgufOptions
+from lf_export.functions.answers import read_answer
 from lf_export.functions.dialects import dialect_for, text_of
+from lf_export.functions.grammars import call_grammar
 from lf_export.functions.spec import FunctionSpec
+from lf_export.runtimes.guides import Guide
 from lf_export.trial import open_artifacts
 from lf_export.trial.template import GgufTemplate, rendering_tokenizer
 
@@ -55,6 +59,9 @@ def test_an_artifact_streams_in_its_own_runtime_and_comes_back_when_its_child_di
             list(artifact.stream("What is it?", 6))
         *_, again = artifact.stream("What is it?", 6)
         assert again.ids == first.ids
+        *_, held = artifact.stream("What is it?", 96, Guide(call_grammar(ENDING), "call"))
+        assert artifact.guided == "llama.cpp"
+        assert read_answer(held.text).kind == "call"
         with pytest.raises(InputError, match="context of 512"):
             list(artifact.stream("x" * 2000, 6))
         process = artifact.session._process

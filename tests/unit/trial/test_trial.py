@@ -99,3 +99,17 @@ def test_closing_ends_every_child_and_what_is_under_way() -> None:
 
 def test_nothing_is_known_before_anything_was_asked() -> None:
     assert Shown("a").state == "waiting"
+
+
+def test_a_call_is_held_to_the_grammar_where_that_is_asked_for_and_never_silently_raw() -> None:
+    held, bare = Scripted("a", ["{broken"], held=CALL), Scripted("b", ["{broken"], guided="")
+    left, right = list(trial(held, bare).ask(FUNCTIONS, "Hi", 200, constrained=True))[-1]
+    assert (left.text, left.engine) == (CALL, "the script")
+    assert (right.state, right.text, right.engine) == ("failed", "", "")
+    assert right.problem == "the runtime script cannot hold an answer to a grammar (use torch)"
+    left, right = list(trial(held, bare).ask(FUNCTIONS, "Hi", 200))[-1]
+    assert {left.text, right.text} == {"{broken"}
+    assert left.engine == ""
+    # without functions there is nothing to hold an answer to
+    left, right = list(trial(held, bare).ask("", "Hi", 200, constrained=True))[-1]
+    assert {left.text, right.text} == {"{broken"}
