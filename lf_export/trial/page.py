@@ -107,7 +107,6 @@ def page(trial: Trial) -> Any:
                     [_RAW, _CONSTRAINED],
                     value=_RAW,
                     label="Calls",
-                    info="As the model writes them, or held to the functions' grammar once one is opened.",
                     elem_id="way",
                 )
                 with gr.Row():
