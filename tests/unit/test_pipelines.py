@@ -1,5 +1,6 @@
 """The example pipelines are YAML, shell that parses, and know every exit status that decides a release."""
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -74,12 +75,50 @@ def test_the_verdict_step_leaves_with_the_gate_s_status() -> None:
     assert "INCONCLUSIVE" in said[11]
 
 
-def test_only_a_pass_is_published() -> None:
-    assert "needs.export.outputs.status == '0'" in _value(GITHUB)["jobs"]["publish"]["if"]
-    publish = _value(GITLAB)["publish"]["script"]
-    assert publish[0] == 'test "$GATE_STATUS" = 0'
-    assert _value(GITLAB)["export"]["allow_failure"] == {"exit_codes": [11]}
-    assert _value(GITLAB)["export"]["artifacts"]["reports"]["dotenv"] == "gate.env"
+def test_only_a_pass_is_signed_and_only_what_was_signed_is_published() -> None:
+    jobs = _value(GITHUB)["jobs"]
+    assert jobs["sign"]["needs"] == "export"
+    assert jobs["sign"]["if"] == "github.ref_type == 'tag' && needs.export.outputs.status == '0'"
+    assert jobs["publish"]["needs"] == "sign"
+    assert "if" not in jobs["publish"]  # it would run after a sign that was skipped
+    assert next(each["with"]["name"] for each in _steps("publish") if "download" in str(each.get("uses"))) == "signed"
+    value = _value(GITLAB)
+    assert value["sign"]["script"][0] == 'test "$GATE_STATUS" = 0'
+    for name in ("publish", "publish-to-the-hub"):
+        assert value[name]["needs"] == [{"job": "sign", "artifacts": True}]
+    assert value["export"]["allow_failure"] == {"exit_codes": [11]}
+    assert value["export"]["artifacts"]["reports"]["dotenv"] == "gate.env"
+
+
+def test_the_job_with_the_key_runs_no_recipe_and_the_others_have_no_key() -> None:
+    for path in (GITHUB, GITLAB):
+        jobs = _value(path).get("jobs", _value(path))
+        having = {name for name, job in jobs.items() if "SIGNING_KEY" in yaml.safe_dump(job)}
+        assert having == {"sign"}
+        assert "lf-export run" not in yaml.safe_dump(jobs["sign"])
+        publishing = yaml.safe_dump({name: job for name, job in jobs.items() if name.startswith("publish")})
+        assert "lf-export run" not in publishing
+        assert "--constraint" not in publishing
+
+
+@pytest.mark.parametrize("path", [GITHUB, GITLAB], ids=lambda path: path.stem)
+def test_the_key_is_not_left_behind_and_an_artifact_that_does_not_verify_stops_the_job(
+    path: Path, tmp_path: Path
+) -> None:
+    scripts = [each for each in _scripts(path) if "lf-export sign" in each or "lf-export verify" in each]
+    for status in (0, 3):
+        fake = f'lf-export() {{ echo "$*"; [ "$1" = sign ] || return {status}; }}\n'
+        done = subprocess.run(
+            ["bash", "-e", "-c", fake + "\n".join(scripts)],
+            env={"SIGNING_KEY": "the key", "TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+        assert [line.split()[0] for line in done.stdout.splitlines()] == ["sign", "verify"]
+        assert "the key" not in (done.stdout if path == GITHUB else done.stderr)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_the_report_is_kept_also_where_the_gate_says_no() -> None:
