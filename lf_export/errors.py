@@ -14,6 +14,8 @@ class ExportError(Exception):
     status: ClassVar[int] = 5
 
     def __init__(self, message: str, hint: str | None = None) -> None:
+        # names from a foreign file may hold half a surrogate pair, which no terminal can print
+        message = message.encode("utf-8", "backslashreplace").decode("utf-8")
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -39,6 +39,8 @@ FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
 """The dtypes in which weights can be added up."""
 
 _PREFIX = 8
+_MOST_DIMENSIONS = 64
+_MOST_BYTES = 1 << 128  # a product of a thousand large dimensions would itself take long
 _MAGIC_HINTS = (
     (b"version ", "a Git LFS pointer lies there instead of the weights: run `git lfs pull` in that repository"),
     (b"PK\x03\x04", "a PyTorch pickle was renamed: convert it with safetensors.torch.save_file"),
@@ -154,13 +156,15 @@ def _tensor(file: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise InputError(f"{file}: {name}: unknown dtype {dtype!r}, known are {', '.join(DTYPE_BYTES)}")
-    if not _naturals(shape):
-        raise InputError(f"{file}: {name}: shape is not a list of natural numbers")
+    if not _naturals(shape) or len(shape) > _MOST_DIMENSIONS:
+        raise InputError(f"{file}: {name}: shape is not a list of at most {_MOST_DIMENSIONS} natural numbers")
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise InputError(f"{file}: {name}: data_offsets is not a rising pair of natural numbers")
     expected = DTYPE_BYTES[dtype]
     for dimension in shape:
         expected *= dimension
+        if expected > _MOST_BYTES and 0 not in shape:
+            raise InputError(f"{file}: {name}: its shape takes more than 2^128 bytes")
     nbytes = offsets[1] - offsets[0]
     if nbytes != expected:
         raise InputError(f"{file}: {name}: {nbytes:,} bytes, but {dtype} {list(shape)} takes {expected:,}")
@@ -169,7 +173,7 @@ def _tensor(file: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
 
 def _naturals(value: Any) -> bool:
     # `type` and not isinstance: JSON's true is an int in Python
-    return type(value) is list and all(type(item) is int and item >= 0 for item in value)
+    return type(value) is list and all(type(item) is int and 0 <= item < _MOST_BYTES for item in value)
 
 
 def _check_coverage(file: Path, tensors: Sequence[TensorInfo], data_start: int, size: int) -> None:

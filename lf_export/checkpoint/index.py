@@ -1,12 +1,12 @@
 """A model folder, opened by its headers: which tensors there are, in which file, at which bytes."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lf_export.checkpoint.header import TensorInfo, read_header
+from lf_export.checkpoint.json_file import read_object
 from lf_export.errors import InputError
 
 if TYPE_CHECKING:  # headers are read without torch, so that `inspect` starts at once
@@ -24,7 +24,6 @@ HEAD = "lm_head"
 """The name of the output layer."""
 
 _SHOWN = 12
-_MAX_JSON_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -195,34 +194,13 @@ def contained(root: Path, name: str, why: str = "") -> Path:
         top = root.resolve(strict=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file" + (f" ({why})" if why else "")) from None
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        raise InputError(f"{path}: cannot be read: {error}") from error
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, half a character
+        raise InputError(f"{root}: {name!r} cannot be read: {error}") from error
+    if not real.is_file() and not real.is_dir():  # a pipe would be waited for
+        raise InputError(f"{path}: not a regular file")
     homes = [top, top.parent.parent / "blobs"] if top.parent.name == "snapshots" else [top]
     if not any(real.is_relative_to(home) for home in homes):
         raise InputError(
             f"{path}: a link that leads outside this folder (to {real})", "copy the file itself into the folder"
         )
     return path
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, such as a config or an index.
-
-    Raises:
-        InputError: the file cannot be read, is larger than 100 MB, or is not a JSON object.
-    """
-    try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise InputError(f"{path}: {path.stat().st_size:,} bytes, at most {_MAX_JSON_BYTES:,} were expected")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start})") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: a JSON object was expected")
-    return value

@@ -127,7 +127,7 @@ def _trained_problems(config: Mapping[str, Any]) -> list[str]:
     problems = []
     if config.get("use_dora") and config.get("lora_bias"):
         problems.append("lora_bias and use_dora are both set, PEFT knows no such adapter")
-    if config.get("bias", "none") not in {"none", "all", "lora_only", None, ""}:
+    if config.get("bias", "none") not in ("none", "all", "lora_only", None, ""):
         problems.append(f"bias is {config['bias']!r}, one of none, all and lora_only was expected")
     if config.get("modules_to_save") is not None and not _list_of(config["modules_to_save"], str):
         problems.append("modules_to_save is not a list of names")
@@ -146,12 +146,16 @@ def _distinct_ids(value: object) -> bool:
     )
 
 
+_MOST = 1 << 31
+"""No rank and no alpha is larger; an integer of JSON may be too large for a float."""
+
+
 def _positive_int(value: object) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and 0 < value < _MOST
 
 
 def _number(value: object) -> bool:
-    return type(value) in {int, float} and math.isfinite(value)  # type: ignore[arg-type]
+    return isinstance(value, (int, float)) and type(value) is not bool and abs(value) < _MOST  # false for NaN
 
 
 def _list_of(value: object, kind: type) -> bool:

@@ -12,6 +12,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from lf_export.checkpoint.json_file import read_object
 from lf_export.errors import InputError
 
 _SPACE = "▁"
@@ -124,20 +125,14 @@ def read_tokenizer(folder: Path, vocab_size: int) -> GgufTokenizer:
 
 
 def _load(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if optional:
-            return {}
-        raise InputError(
-            f"{path}: not found, a GGUF needs the fast tokenizer's file",
-            "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) writes it",
-        ) from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return value
+    if path.exists() or path.is_symlink():
+        return read_object(path)
+    if optional:
+        return {}
+    raise InputError(
+        f"{path}: not found, a GGUF needs the fast tokenizer's file",
+        "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) writes it",
+    )
 
 
 def _steps(part: Mapping[str, Any] | None, key: str) -> list[dict[str, Any]]:

@@ -14,6 +14,10 @@ from lf_export.recipe.suggest import Location, did_you_mean, expected_in, key_su
 from lf_export.shipped import shipped
 
 _MAX_BYTES = 1 << 20
+_MAX_DEPTH = 50
+_UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
+"""What PyYAML raises where a value is not what its tag says."""
+
 _SHIPPED = "shipped:"
 Places = dict[Location, str]
 """Where each key stands: `recipe.yaml:7`, or the `--set` that gave it."""
@@ -31,7 +35,10 @@ def load_recipe(path: Path, overrides: Sequence[Override] = ()) -> Recipe:
     problems = [f"{path}:{line}: {what}" for line, what in _index(root, (), lines)]
     if problems:
         raise InputError.of(problems)
-    value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except _UNREADABLE as error:  # such as the date 2020-99-99, `!!bool x`, an object as a key
+        raise InputError(f"{path}: not YAML: {error}") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}:1: expected a mapping with the keys of a recipe, found {_kind(value)}")
     places = {location: f"{path}:{line}" for location, line in lines.items()}
@@ -63,18 +70,27 @@ def _compose(path: Path) -> yaml.Node:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        events = sum(1 for _ in yaml.parse(text, Loader=yaml.SafeLoader))
-        if events and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise InputError(f"{path}: YAML aliases are not used in recipes")
+        _check_events(path, text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"{path}:{line}: not YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path}: not YAML: {error}") from error
     if node is None:
         raise InputError(f"{path}:1: empty, expected a recipe")
     return node
+
+
+def _check_events(path: Path, text: str) -> None:
+    """Refuse aliases (a few lines of them unfold to gigabytes) and deep nesting before anything is built."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise InputError(f"{path}: YAML aliases are not used in recipes")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise InputError(f"{path}: not YAML of a recipe: nested deeper than {_MAX_DEPTH} levels")
 
 
 def _index(node: yaml.Node, location: Location, lines: dict[Location, int]) -> Iterator[tuple[int, str]]:

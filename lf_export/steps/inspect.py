@@ -11,6 +11,7 @@ from lf_export.checkpoint.adapter import open_adapter
 from lf_export.checkpoint.carry import licence_files
 from lf_export.checkpoint.gguf_parts import is_later_part, parts_of
 from lf_export.checkpoint.index import Checkpoint, open_checkpoint
+from lf_export.checkpoint.json_file import read_object
 from lf_export.errors import InputError, MissingError
 from lf_export.provenance import read_manifest
 from lf_export.steps.plan import bytes_text
@@ -85,8 +86,8 @@ def _parameters(checkpoint: Checkpoint, quantization: Mapping[str, Any] | None) 
 
 
 def _adapter(path: Path) -> dict[str, Any]:
-    config = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
-    adapter = open_adapter(path)
+    adapter = open_adapter(path)  # refuses a damaged config
+    config = read_object(path / "adapter_config.json")
     return {
         "kind": "adapter",
         "path": str(path),
@@ -173,10 +174,10 @@ def _template(root: Path) -> str | None:
     if file.is_file():
         return file.read_text(encoding="utf-8", errors="replace")
     try:
-        config = json.loads((root / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        config = read_object(root / "tokenizer_config.json")
+    except InputError:
         return None
-    template = config.get("chat_template") if isinstance(config, dict) else None
+    template = config.get("chat_template")
     return template if isinstance(template, str) or template is None else json.dumps(template)
 
 
