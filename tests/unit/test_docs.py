@@ -139,7 +139,7 @@ def test_every_option_in_a_sentence_exists(page: Path) -> None:
         known |= {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
     # docker's, pip's, what a recipe's script is asked, llama.cpp's, our own scripts'
     foreign = {"--build-arg", "--cpus", "--env", "--time", "--index-url", "--no-index", "--find-links", "--where"}
-    foreign |= {"--jinja", "--merge", "--model", "--recipe"}
+    foreign |= {"--jinja", "--merge", "--model", "--quick"}
     for code in re.findall(r"`([^`\n]+)`", _prose(page)):
         options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", code))
         assert options - foreign <= known, code
