@@ -13,8 +13,9 @@ from lf_export.runtimes.llamacpp_native import Batch, last_errors, llama
 
 # Tokens that one call decodes, llama.cpp's own default for a physical batch.
 _BATCH = 512
-# Rows of logits that one call computes: 64 rows of a vocabulary of 128k take 32 MiB.
-_OUTPUTS = 64
+# What the rows of logits that one call computes may take: a batch's second half with a vocabulary of 49k, 128 rows
+# with one of 128k. Fewer rows a call are slower: weights are read for each call anew.
+_OUTPUT_BYTES = 64 << 20
 # The cache's granularity, llama.cpp's padding.
 _PAD = 256
 
@@ -57,7 +58,8 @@ class Context:
         Raises:
             StepError: llama.cpp fails.
         """
-        found = [self._decode(part) for part in _parts(rows)]
+        outputs = max(1, _OUTPUT_BYTES // (4 * self._vocab_size))
+        found = [self._decode(part) for part in _parts(rows, outputs)]
         return np.concatenate(found) if found else np.empty((0, self._vocab_size), np.float32)
 
     def share(self, source: int, target: int) -> None:
@@ -109,11 +111,11 @@ def int32_pointer(values: npt.NDArray[np.int32]) -> "ctypes._Pointer[ctypes.c_in
     return values.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
 
 
-def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """Rows in calls of at most `_BATCH` tokens and `_OUTPUTS` wanted ones."""
+def _parts(rows: Sequence[Row], most_outputs: int) -> Iterator[Sequence[Row]]:
+    """Rows in calls of at most `_BATCH` tokens and `most_outputs` wanted ones."""
     start = outputs = 0
     for index, row in enumerate(rows):
-        if index - start == _BATCH or (row.wanted and outputs == _OUTPUTS):
+        if index - start == _BATCH or (row.wanted and outputs == most_outputs):
             yield rows[start:index]
             start, outputs = index, 0
         outputs += row.wanted
