@@ -35,17 +35,17 @@ check: $(STAMP)-dev
 docs: $(STAMP)-dev
 	$(BIN)/python docs/generate.py
 
-# The documentation as a site, in site/.
+# The documentation as a site, in build/site/.
 site: $(STAMP)-docs
 	$(BIN)/python docs/site_pages.py build/site-docs
-	$(BIN)/zensical build --strict
+	$(BIN)/zensical build --strict --config-file build/site-docs.toml
 
 format: $(STAMP)-dev
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
 clean:
-	rm -rf $(VENV) runs build site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) runs build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # A torch that is already in constraints.txt is installed first, by itself: a package that asks for "any torch"
 # would otherwise take a CUDA build of several gigabytes.

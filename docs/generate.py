@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from lf_export import recipe
+from lf_export import manifest_keys, recipe
 from lf_export.cli import app
 from lf_export.errors import InputError, MissingError, StepError
 from lf_export.metrics.gate import Verdict, exit_status
@@ -35,6 +35,18 @@ _EXIT_TAIL = """\
 `merge`, `calibrate`, `quantize`, `inspect` and `recipe` give no verdict. `run` of a recipe with
 `bench: null` leaves with 0.
 What to do at each: [Put it into a release pipeline](../how-to/release-pipeline.md).
+"""
+_MANIFEST_HEAD = """\
+`lf-export.json` in each folder that lf-export makes. It is JSON with sorted keys; a run that was interrupted and went
+on writes the same bytes as one that was not, so there are no times in it.
+"""
+_MANIFEST_TAIL = """\
+`files` names what was there when the artifact was made. The card (`README.md`) is not among them: a bench writes its
+results into it, and whoever ships it may edit it. A GGUF's `Modelfile` and, where a calibration pass made one,
+`imatrix.gguf` are. `baseline-answers` is what a bench keeps of the merged model for other runs.
+
+`lf-export verify` checks a folder against its manifest, `lf-export inspect` shows its facts;
+[the model card](../how-to/read-a-report.md) shows the part that people ask for.
 """
 _NOTE = "<!-- made by docs/generate.py: change the code, then run `make docs` -->\n"
 
@@ -85,6 +97,19 @@ def exit_page() -> str:
     ]
     lines = [f"| {status} | {meaning} |" for status, meaning in rows]
     return "\n".join([_NOTE, "# Exit statuses\n", "| status | meaning |", "|---|---|", *lines, "", _EXIT_TAIL])
+
+
+def manifest_page() -> str:
+    """Every key of a manifest, and the kinds that have it."""
+    every, artifacts = set(manifest_keys.KINDS), set(manifest_keys.ARTIFACTS)
+    rows = ["| key | in | what it holds |", "|---|---|---|"]
+    for name, key in manifest_keys.KEYS.items():
+        having = [f"`{kind}`" for kind in key.kinds if kind not in artifacts or not artifacts <= set(key.kinds)]
+        having += ["artifacts"] if artifacts <= set(key.kinds) else []
+        rows.append(f"| `{name}` | {'all' if set(key.kinds) == every else ', '.join(having)} | {key.text} |")
+    kinds, made = (", ".join(f"`{kind}`" for kind in each) for each in (manifest_keys.KINDS, manifest_keys.ARTIFACTS))
+    shown = f"A manifest's `kind` is one of {kinds}. Artifacts are {made}.\n"
+    return "\n".join([_NOTE, "# The manifest\n", _MANIFEST_HEAD, *rows, "", shown, _MANIFEST_TAIL])
 
 
 def _summary(kind: type[Exception]) -> str:
@@ -183,6 +208,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "recipe.md": recipe_page(),
         REFERENCE / "report.md": report_page(),
         REFERENCE / "exit-status.md": exit_page(),
+        REFERENCE / "manifest.md": manifest_page(),
         REFERENCE / "recipe.schema.json": recipe.schema_text(),
         measured.ROOT / "recipes" / "recipe.schema.json": recipe.schema_text(),
         REFERENCE / "report.schema.json": schema_text(),

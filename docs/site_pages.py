@@ -1,11 +1,13 @@
 """Lay out the pages for the site: what they link to outside of `docs` comes along, so that no link leads nowhere.
 
-    python docs/site_pages.py build/site-docs && zensical build --strict
+    python docs/site_pages.py build/site-docs && zensical build --strict --config-file build/site-docs.toml
 
-`make site` does both. Pages outside of `docs`, such as the README, become pages under `source`; other files are copied
-there; a link to a folder keeps its words and loses its target.
+`make site` does both. The settings are those of `zensical.toml`, with the pages in the order of the index. Pages
+outside of `docs`, such as the README, become pages under `source`; other files are copied there; a link to a folder
+keeps its words and loses its target.
 """
 
+import json
 import re
 import shutil
 import sys
@@ -42,6 +44,23 @@ def lay_out(target: Path) -> list[Path]:
             shutil.copyfile(source, place)
         written.append(place)
     return written
+
+
+def settings() -> str:
+    """The site's settings, with the sections and pages of the index of `docs`, in its order and by its names."""
+    sections: list[tuple[str, list[str]]] = []
+    for line in (DOCS / "README.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            sections.append((line.removeprefix("## "), []))
+        for words, target in _LINK.findall(line):
+            if sections and target.endswith(".md") and not target.startswith(".."):
+                sections[-1][1].append(f"    {{ {json.dumps(words[:1].upper() + words[1:])} = {json.dumps(target)} }},")
+    entries = [
+        line for title, pages in sections if pages for line in (f"  {{ {json.dumps(title)} = [", *pages, "  ] },")
+    ]
+    nav = "\n".join(["nav = [", '  { "Documentation" = "index.md" },', *entries, "]"])
+    text = (ROOT / "zensical.toml").read_text(encoding="utf-8")
+    return text.replace("[project]\n", f"[project]\n{nav}\n", 1)
 
 
 def _place(source: Path) -> Path:
@@ -83,4 +102,6 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    print(f"{len(lay_out(Path(sys.argv[1])))} files for the site in {sys.argv[1]}")
+    folder = Path(sys.argv[1])
+    print(f"{len(lay_out(folder))} files for the site in {folder}")
+    folder.with_suffix(".toml").write_text(settings(), encoding="utf-8")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lf_export.errors import InputError
+from lf_export.manifest_keys import unknown_keys
 from lf_export.version import __version__
 
 MANIFEST_NAME = "lf-export.json"
@@ -121,7 +122,12 @@ def manifest(kind: str, **facts: Any) -> dict[str, Any]:
 
     Facts that are the same for the same inputs belong at the top level; times do not, so that an
     undisturbed run and a resumed one write the same bytes.
+
+    Raises:
+        ValueError: a fact that no manifest of this kind has (`manifest_keys`): a bug of ours.
     """
+    if unknown := unknown_keys(kind, facts):
+        raise ValueError(f"a manifest of kind {kind} has no {', '.join(unknown)}: describe it in manifest_keys.py")
     return {"schema": MANIFEST_SCHEMA, "kind": kind, "versions": versions(), "machine": machine(), **facts}
 
 

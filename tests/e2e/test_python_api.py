@@ -9,6 +9,8 @@ import pytest
 
 import lf_export as package
 from lf_export.checkpoint import lock
+from lf_export.manifest_keys import KEYS
+from lf_export.provenance import read_manifest
 from lf_export.report import Report
 
 Run = Callable[..., Any]
@@ -79,6 +81,14 @@ def test_run_returns_the_report_that_it_wrote_and_the_command_prints(lf_export: 
     assert ended.status == 11
     assert json.loads(ended.out) == release.report.model_dump(mode="json")
     assert package.run(release.recipe, settings={"base.path": release.recipe.parent / "base"}) == release.report
+
+
+def test_every_manifest_of_a_run_has_the_keys_that_the_reference_says(release: Any) -> None:
+    for folder, kind in (("merged", "merged"), ("calibration", "calibration"), ("q8", "gguf"), ("bench", "bench")):
+        made = read_manifest(release.folder / folder)
+        assert made is not None
+        assert made["kind"] == kind
+        assert set(made) == {name for name, key in KEYS.items() if kind in key.kinds}
 
 
 def test_plan_is_what_a_dry_run_prints(lf_export: Run, release: Any, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import re
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,13 +13,19 @@ _FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 
 
-@pytest.fixture(scope="module")
-def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _site_pages() -> Any:
+    """The script's module; `docs` is no package."""
     sys.path.insert(0, str(ROOT / "docs"))
     try:
         import site_pages
     finally:
         sys.path.remove(str(ROOT / "docs"))
+    return site_pages
+
+
+@pytest.fixture(scope="module")
+def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    site_pages = _site_pages()
     target = tmp_path_factory.mktemp("site") / "pages"
     target.mkdir()
     (target / "old.md").write_text("", encoding="utf-8")
@@ -68,7 +75,16 @@ def test_every_page_has_one_title(laid_out: Path) -> None:
         assert len(re.findall("^# ", text, re.MULTILINE)) == 1, page.name
 
 
-def test_the_site_s_settings_read() -> None:
-    project = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]
-    assert f"docs/site_pages.py {project['docs_dir']}" in (ROOT / "Makefile").read_text(encoding="utf-8")
+def test_the_site_has_every_page_of_the_index_in_its_order() -> None:
+    project = tomllib.loads(_site_pages().settings())["project"]
+    (first, *sections) = project["nav"]
+    assert first == {"Documentation": "index.md"}
+    assert [title for section in sections for title in section] == ["Learn", "Do", "Look up", "Understand"]
+    shown = [target for section in sections for pages in section.values() for page in pages for target in page.values()]
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    linked = [target for target in _LINK.findall(index) if target.endswith(".md") and not target.startswith("..")]
+    assert shown == linked
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")} - {"README.md"}
+    assert set(shown) == pages
+    assert f"docs/site_pages.py build/{project['docs_dir']}" in (ROOT / "Makefile").read_text(encoding="utf-8")
     assert project["theme"]["font"] is False  # no page asks another host for fonts
