@@ -11,6 +11,7 @@ from lf_export.errors import InputError
 from lf_export.recipe.model import RESERVED_NAMES, Recipe
 from lf_export.recipe.override import Override, apply
 from lf_export.recipe.suggest import Location, did_you_mean, expected_in, key_suggestion
+from lf_export.recipe.yaml_events import check_events
 from lf_export.shipped import shipped
 
 _MAX_BYTES = 1 << 20
@@ -70,7 +71,7 @@ def _compose(path: Path) -> yaml.Node:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        _check_events(path, text)
+        check_events(text, str(path), _MAX_DEPTH, f"not YAML of a recipe: nested deeper than {_MAX_DEPTH} levels")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -80,17 +81,6 @@ def _compose(path: Path) -> yaml.Node:
     if node is None:
         raise InputError(f"{path}:1: empty, expected a recipe")
     return node
-
-
-def _check_events(path: Path, text: str) -> None:
-    """Refuse aliases (a few lines of them unfold to gigabytes) and deep nesting before anything is built."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise InputError(f"{path}: YAML aliases are not used in recipes")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MAX_DEPTH:
-            raise InputError(f"{path}: not YAML of a recipe: nested deeper than {_MAX_DEPTH} levels")
 
 
 def _index(node: yaml.Node, location: Location, lines: dict[Location, int]) -> Iterator[tuple[int, str]]:

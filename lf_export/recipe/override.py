@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from lf_export.errors import InputError
+from lf_export.recipe.yaml_events import check_events
 
 Location = tuple[str | int, ...]
 
@@ -97,13 +98,7 @@ def _value(text: str, value: str) -> Any:
     try:
         if len(value) > _MAX_TEXT:
             raise InputError(f"--set {text[:40]}…: larger than 64 KiB")
-        depth = 0
-        for event in yaml.parse(value, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise InputError(f"--set {text[:80]}: YAML aliases are not used in recipes")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _DEEPEST:
-                raise InputError(f"--set {text[:80]}: nested more than {_DEEPEST} deep")
+        check_events(value, f"--set {text[:80]}", _DEEPEST, f"nested more than {_DEEPEST} deep")
         return yaml.safe_load(value)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         said = getattr(error, "problem", None) or str(error)

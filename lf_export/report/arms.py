@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from lf_export.functions.answers import Kind
 from lf_export.report import cells
 from lf_export.report.parts import Count, Measured, Part, Share
 
@@ -51,7 +52,7 @@ class ArmItem(Part):
 
     suite: Literal["calls", "no_call"]
     id: str
-    kind: Literal["call", "prose", "malformed", "empty"]
+    kind: Kind
     correct: bool
     answer: str
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, Field, model_validator
 
+from lf_export.functions.answers import Kind
 from lf_export.report.arms import ArmResult
 from lf_export.report.chat import ChatDrift
 from lf_export.report.evidence import LayerErrors, Texts
@@ -211,7 +212,7 @@ class ItemResult(_Part):
     suite: Literal["calls", "no_call"]
     id: str
     category: str
-    kind: Literal["call", "prose", "malformed", "empty"] = Field(description="What the answer was.")
+    kind: Kind = Field(description="What the answer was.")
     correct: bool = Field(description="The endpoint of the gate: a strict exact call, or an abstention.")
     name_ok: bool
     bfcl_like: bool

@@ -153,7 +153,7 @@ def _bench(
     if "routed" in options.arms:
         workload = replace(workload, routing=_routing(options, dialect, tokenizer, workload))
     if options.arms:
-        _check_engine([BASELINE, *local], local | {BASELINE: baseline}, options)
+        _check_engine({BASELINE: baseline, **local}, options)
     for served in artifacts.values():
         if isinstance(served, ServedArtifact):
             check_endpoint(served, workload, dialect, tokenizer)
@@ -162,8 +162,7 @@ def _bench(
     with staging(out, overwrite=True) as folder, tempfile.TemporaryDirectory(dir=folder) as scratch:
         controls = make_controls(baseline, Path(scratch) / "controls", options.threads) if options.controls else {}
         judged = {**artifacts, **controls}
-        runtime = options.runtimes.get(BASELINE) or default_runtime(baseline)
-        with Beside(runtime, baseline, options.threads, Path(scratch)) as beside:
+        with Beside(_runtime(BASELINE, baseline, options), baseline, options.threads, Path(scratch)) as beside:
             paths = {BASELINE: baseline, **judged}
             measured = _measure_all(paths, workload, dialect, tokenizer, options, Path(scratch), beside, cluster)
         report = published(_report(judged, baseline, measured, workload, suites, options, contaminated))
@@ -212,8 +211,6 @@ def _measure_all(
     judged = {prompt.item.id for prompt in workload.prompts if not prompt.item.variant}
     apart: dict[str, Measured] = {}
     for name, path in paths.items():
-        if cluster is not None and measured and not apart:  # the baseline's logits are there by now
-            apart = _apart(paths, workload, dialect, options, scratch, cluster)
         with stage(f"bench {name}", workload.units, "items") as advance:
             if isinstance(path, ServedArtifact):
                 measured[name] = measure_endpoint(
@@ -225,7 +222,7 @@ def _measure_all(
                 beside.make_room()
                 measured[name] = measure(
                     path,
-                    options.runtimes.get(name) or default_runtime(path),
+                    _runtime(name, path, options),
                     workload,
                     dialect,
                     threads=options.threads,
@@ -240,6 +237,8 @@ def _measure_all(
             beside.peak_bytes = measured[name].peak_rss_bytes
             if recorded is None:
                 cache.write(key, measured[name].recorded, logits)
+            if cluster is not None:
+                apart = _apart(paths, workload, dialect, options, scratch, cluster)
         if name != BASELINE and (problem := loops_more(measured[BASELINE], measured[name], judged)):
             measured[name].problems.append(problem)
         for problem in measured[name].problems:
@@ -247,11 +246,14 @@ def _measure_all(
     return measured
 
 
+def _runtime(name: str, path: Path, options: BenchOptions) -> str:
+    return options.runtimes.get(name) or default_runtime(path)
+
+
 def _baseline_key(baseline: Path | ServedArtifact, workload: Workload, options: BenchOptions) -> str:
     if options.cache is None or isinstance(baseline, ServedArtifact):
         return ""
-    runtime = options.runtimes.get(BASELINE) or default_runtime(baseline)
-    return baseline_key(baseline, runtime, options.dialect, options.threads, workload)
+    return baseline_key(baseline, _runtime(BASELINE, baseline, options), options.dialect, options.threads, workload)
 
 
 def _apart(
@@ -263,13 +265,13 @@ def _apart(
     cluster: Cluster,
 ) -> dict[str, Measured]:
     files = {name: path for name, path in paths.items() if isinstance(path, Path) and name != BASELINE}
-    runtimes = {name: options.runtimes.get(name) or default_runtime(path) for name, path in files.items()}
+    runtimes = {name: _runtime(name, path, options) for name, path in files.items()}
     return measured_apart(files, runtimes, workload, dialect, options.threads, scratch, cluster)
 
 
 def _varied(items: Mapping[str, Sequence[EvalItem]], variants: Sequence[Variant], seed: int) -> list[EvalItem]:
-    every, pool = [*items["calls"], *items["no_call"]], items["calls"]
-    return [item for variant in variants for item in vary(every, variant, pool=pool, seed=seed)]
+    every = [*items["calls"], *items["no_call"]]
+    return [item for variant in variants for item in vary(every, variant, pool=items["calls"], seed=seed)]
 
 
 def _workload(
@@ -311,13 +313,13 @@ def _routing(options: BenchOptions, dialect: Dialect, tokenizer: Any, workload: 
     )
 
 
-def _check_engine(names: Sequence[str], paths: Mapping[str, Path], options: BenchOptions) -> None:
+def _check_engine(paths: Mapping[str, Path], options: BenchOptions) -> None:
     """See that there is an engine of grammars where a runtime needs a package for it.
 
     Raises:
         MissingError: llguidance is not installed.
     """
-    used = {options.runtimes.get(name) or default_runtime(paths[name]) for name in names}
+    used = {_runtime(name, path, options) for name, path in paths.items()}
     if not used.isdisjoint({"torch", "transformers"}):
         check_llguidance()
 

@@ -8,8 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-ENGINES = ("local", "ray")
-
 
 @dataclass(frozen=True)
 class Task:

@@ -135,9 +135,10 @@ def _done(inputs: _Inputs, steps: Mapping[str, Step], cluster: Cluster | None) -
         calibrate_model(_calibrate_options(inputs, steps[CALIBRATION].output))
         record(steps[CALIBRATION].output, steps[CALIBRATION].digest)
     waiting = [plan for plan in _targets(inputs) if not steps[plan.name].done]
-    if waiting and cluster is None:
-        _quantize(inputs, waiting, steps)
-    elif waiting and cluster is not None:
+    if cluster is None:
+        if waiting:
+            _quantize(inputs, waiting, steps)
+    else:
         memory = {plan.name: steps[plan.name].peak_memory for plan in waiting}
         folders = (inputs.output / MERGED, inputs.output / CALIBRATION)
         for name in quantized_apart(*folders, waiting, memory, inputs.threads, inputs.memory, cluster):
