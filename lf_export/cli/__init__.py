@@ -29,8 +29,8 @@ from lf_export.cli.verify import verify
 from lf_export.errors import ExportError
 from lf_export.version import __version__
 
-# Objects made before Python looks for cycles. Its own 700 cost 0.5 of the 3.1 CPU seconds that importing torch and
-# transformers takes (2 cores, medians of 3), and nothing here lives in cycles of any size.
+# Objects made before Python looks for cycles. Importing torch and transformers makes them by the million, none of them
+# garbage, and at Python's own threshold looking through them again and again takes a good part of the start.
 _GC_THRESHOLD = 20_000
 
 _EPILOG = (

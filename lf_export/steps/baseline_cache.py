@@ -37,7 +37,7 @@ MOST_BYTES = 2_000_000_000
 KIND = "baseline-answers"
 _ANSWERS, _DISTRIBUTIONS = "answers.json", "distributions"
 # The code that decides what a baseline answers, below the package's folder.
-_CODE = ("runtimes/*.py", "metrics/kept.py", "metrics/fidelity.py", "steps/recorded.py")
+_CODE = ("runtimes/*.py", "metrics/kept.py", "metrics/fidelity.py", "steps/chat.py", "steps/recorded.py")
 
 
 def cache_folder() -> Path | None:

@@ -199,9 +199,9 @@ def _distributions(asking: _Asking, baseline_logits: Path) -> None:
 
 
 def _chat(asking: _Asking) -> None:
+    """Perplexity, where the server gives the log-probability of each token of a prompt."""
     if asking.workload.chat_groups:
         asking.found.notes.append("the drift of answers in a chat is not measured at a server")
-    """Perplexity, where the server gives the log-probability of each token of a prompt."""
     if not asking.workload.chat:
         return
     if asking.session.offer.scoring != "echo":

@@ -1,10 +1,12 @@
 """The wheel and the sdist hold what they must and nothing else, and the wheel works with the source gone."""
 
+import functools
 import json
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import tomllib
 import zipfile
 from email import message_from_string
@@ -30,13 +32,15 @@ def python(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -
     return installed.install(built[1], tmp_path_factory.mktemp("venv") / "venv")
 
 
-def _tracked() -> set[str]:
-    """The files of the tree that git knows, or would take."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if listed.returncode:
-        pytest.skip("not a git tree")
-    return {name for name in listed.stdout.splitlines() if (ROOT / name).is_file()}
+@functools.cache
+def _tracked() -> frozenset[str]:
+    """The files of the tree that git would take, asked of an empty repository: the tree itself may be none."""
+    with tempfile.TemporaryDirectory() as folder:
+        git = ["git", f"--git-dir={folder}", f"--work-tree={ROOT}"]
+        subprocess.run([*git, "init", "--quiet"], check=True)
+        command = [*git, "ls-files", "--others", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return frozenset(listed.stdout.splitlines())
 
 
 def test_the_wheel_holds_the_package_the_recipes_and_the_data_and_nothing_else(built: tuple[Path, Path]) -> None:

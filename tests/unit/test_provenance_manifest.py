@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lf_export.provenance import public_name, sealed_text
+from lf_export.provenance import manifest, public_name, sealed_text
 
 VALUES: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -27,6 +27,11 @@ def test_a_manifest_that_says_something_else_has_another_digest(facts: dict[str,
     facts.pop("digest", None)
     changed = {**facts, "added": key.draw(st.integers())}
     assert json.loads(sealed_text(facts))["digest"] != json.loads(sealed_text(changed))["digest"]
+
+
+def test_a_manifest_holds_no_key_that_its_reference_does_not_describe() -> None:
+    with pytest.raises(ValueError, match=r"kind merged has no verdict, typo"):
+        manifest("merged", verdict="PASS", typo=1)
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,10 @@ def test_the_key_follows_all_that_decides_and_nothing_else(tmp_path: Path, monke
         baseline_key(model, "torch", "chat-template", 1, _workload(compared=frozenset())),
         baseline_key(model, "torch", "chat-template", 1, _workload(chat=[((1, 3), np.array([False, True]))])),
         baseline_key(model, "torch", "chat-template", 1, _workload(max_new_tokens=9)),
+        baseline_key(model, "torch", "chat-template", 1, _workload(chat_groups=[Group((1,), (prompt,))])),
+        baseline_key(
+            model, "torch", "chat-template", 1, _workload(chat_groups=[Group((1,), (prompt,))], chat_tokens=9)
+        ),
     ]
     with monkeypatch.context() as patch:
         patch.setattr(baseline_cache, "versions", lambda: {"torch": "0"})
