@@ -26,7 +26,8 @@ def takes_lark(grammar: CallGrammar, text: str) -> bool:
 
     matcher = LLMatcher(_tokens(), grammar.lark)
     assert not matcher.is_error(), matcher.get_error()
-    ids = _tokenizer()(text, add_special_tokens=False)["input_ids"]
+    # a value may spell a special token: it is text all the same, and a model writes it with the tokens of text
+    ids = _tokenizer()(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return bool(matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting())
 
 

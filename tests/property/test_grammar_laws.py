@@ -7,7 +7,7 @@ from itertools import groupby
 
 from conversations import FUNCTIONS, GOOD
 from grammar_takers import takes, takes_lark
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import STRING, calls_to, specs
 
@@ -41,7 +41,12 @@ def test_every_expected_call_of_the_shipped_suite_can_be_written_in_every_form()
         assert takes(same[0].functions, write_calls(same[0].expected.calls)), same[0].id
 
 
+TEXT = FunctionSpec("A", "", {"type": "object", "properties": {"A": {"type": "string"}}, "required": ["A"]})
+
+
 @settings(max_examples=30, deadline=None)
+@example((TEXT, Call("A", {"A": "<|im_end|>"})), [], "function_call")
+@example((TEXT, Call("A", {"A": "<|im_end|>"})), [], "hermes")
 @given(calls_to(), st.lists(specs(), max_size=2), st.sampled_from(["function_call", "hermes"]))
 def test_a_call_made_from_the_schema_can_be_written(
     made: tuple[FunctionSpec, Call], others: list[FunctionSpec], form: Form
