@@ -61,7 +61,10 @@ class CallGrammar:
 
 
 def call_grammar(functions: Sequence[FunctionSpec], form: Form = "function_call") -> CallGrammar:
-    """The grammar of calls to `functions`.
+    r"""The grammar of calls to `functions`.
+
+    The two forms take the same texts but for one: a DEL character in a listed value (`enum`) is taken raw by the GBNF
+    and as `\u007f` by llguidance, whose writer of JSON knows no other spelling.
 
     Raises:
         InputError: no functions.
