@@ -63,8 +63,8 @@ class CallGrammar:
 def call_grammar(functions: Sequence[FunctionSpec], form: Form = "function_call") -> CallGrammar:
     r"""The grammar of calls to `functions`.
 
-    The two forms take the same texts but for one: a DEL character in a listed value (`enum`) is taken raw by the GBNF
-    and as `\u007f` by llguidance, whose writer of JSON knows no other spelling.
+    The two forms take the same texts but for one: a DEL character in a string is taken raw by the GBNF and only as
+    `\u007f` by llguidance.
 
     Raises:
         InputError: no functions.
