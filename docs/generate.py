@@ -157,6 +157,7 @@ def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
     yield "quantize.NAME, format: onnx", recipe.OnnxTarget
     yield "bench", recipe.BenchRecipe
     yield "bench.calls, bench.no_call, bench.chat", recipe.SuiteRecipe
+    yield "bench.latency", recipe.LatencyRecipe
     yield "bench.endpoints.NAME", recipe.EndpointRecipe
     yield "gate", recipe.GateRecipe
     yield "sign", recipe.SignRecipe

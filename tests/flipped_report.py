@@ -53,6 +53,7 @@ def flipped_report(
                     "parted": [{"item": f"chat {text}", "baseline": f"Fine. {text}", "artifact": f"Good. {text}"}],
                 },
                 "arms": _arms(number, text),
+                **_beside(number, text),
             }
         )
     suite = {"path": "shipped:suites/calls.jsonl", "items": items, "of_items": items, "sha256": "cd" * 32}
@@ -193,6 +194,29 @@ def _artifact(name: str, items: list[dict[str, Any]], size: float, kl: float | N
             "ttft_seconds": [0.8 * size, 0.9 * size],
             "tpot_seconds": [0.04 * size, 0.05 * size, 0.06 * size],
         },
+    }
+
+
+def _beside(number: int, text: str) -> dict[str, Any]:
+    """Ratios and batches; the later artifacts are slower."""
+
+    def ratio(estimate: float) -> dict[str, float]:
+        return {"estimate": estimate, "lower": 0.9 * estimate, "upper": 1.12 * estimate}
+
+    slow = 0.7 + 0.4 * number
+    times = {"p50": 0.04 * slow, "p90": 0.05 * slow, "p99": 0.07 * slow}
+    speed = {"ttft": times, "tpot": times, "tokens_per_second": 80 / slow, "joules_per_token": 0.4 * slow}
+    cells: list[dict[str, Any]] = [
+        {"prompt_length": length, "batch_size": size, "artifact": speed, "ttft": ratio(slow), "tpot": ratio(slow + 0.1)}
+        for length in (128, 512)
+        for size in (1, 4)
+    ]
+    cells.append({"prompt_length": 4096, "batch_size": 4, "why": f"4096 tokens do not fit {text}"})
+    found = {"ttft": ratio(slow), "tpot": ratio(slow + 0.2), "end_to_end": ratio(slow + 0.1)}
+    return {
+        "latency_ratios": {"prompts": 8, "rounds": 2, **found},
+        "latency_grid": {"new_tokens": 32, "warmup": 1, "repeats": 5, "energy": "measured", "cells": cells},
+        "slower": ["slower than the baseline: each further token takes 1.50 times as long"] if number > 1 else [],
     }
 
 

@@ -38,6 +38,11 @@ def bench(
     tpot_limit: float = 0.1,
     read_timeout: float = 60.0,
     total_timeout: float = 300.0,
+    prompt_lengths: Sequence[int] | None = None,
+    batch_sizes: Sequence[int] = (1, 4),
+    new_tokens: int = 32,
+    warmup: int = 1,
+    repeats: int = 5,
     margin: float = 0.05,
     enforce: Texts | None = None,
     controls: bool = False,
@@ -81,6 +86,11 @@ def bench(
         tpot_limit: goodput: seconds for each token after it.
         read_timeout: seconds without a byte.
         total_timeout: seconds for an answer.
+        prompt_lengths: time batches of prompts of exactly so many tokens too, in turn with the baseline.
+        batch_sizes: with `prompt_lengths`: prompts that are answered together.
+        new_tokens: with `prompt_lengths`: tokens written to each prompt.
+        warmup: with `prompt_lengths`: batches before each length and size that do not count.
+        repeats: with `prompt_lengths`: batches that count.
         margin: the largest loss that is accepted, as a share of items.
         enforce: the artifacts that decide the verdict; all where not given.
         controls: also judge the baseline against itself, and as Q8_0 and Q2_K.
@@ -102,6 +112,7 @@ def bench(
     from lf_export.steps.bench import bench_artifacts, runtimes_by_name
     from lf_export.steps.bench_options import BenchOptions
     from lf_export.steps.judged import judged_artifacts
+    from lf_export.steps.latency_grid import Grid
 
     count = thread_count(threads)
     for name, limit in {"limit_calls": limit_calls, "limit_no_call": limit_no_call, "limit_chat": limit_chat}.items():
@@ -113,6 +124,11 @@ def bench(
     within("requests", requests, 1)
     for level in concurrency or (0,):
         within("concurrency", level, 1, 1024)
+    for name, numbers, most in (("prompt_lengths", prompt_lengths, 1 << 20), ("batch_sizes", batch_sizes, 1024)):
+        for number in (1,) if numbers is None else numbers or (0,):
+            within(name, number, 1, most)
+    for name, number, least in (("new_tokens", new_tokens, 2), ("warmup", warmup, 1), ("repeats", repeats, 1)):
+        within(name, number, least)
     seconds = {"ttft_limit": ttft_limit, "tpot_limit": tpot_limit}
     seconds |= {"read_timeout": read_timeout, "total_timeout": total_timeout}
     for name, value in {**seconds, "margin": margin}.items():
@@ -142,6 +158,9 @@ def bench(
         limit_no_call=limit_no_call,
         limit_chat=limit_chat,
         max_new_tokens=max_new_tokens,
+        grid=None
+        if prompt_lengths is None
+        else Grid(tuple(prompt_lengths), tuple(batch_sizes), new_tokens, warmup, repeats),
         runtimes=runtimes_by_name(chosen, tuple(named)),
         margin=margin,
         enforce=None if enforce is None else texts(enforce),

@@ -1,11 +1,12 @@
 """`lf-export bench`: artifacts against the merged model, and the verdict."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 from lf_export.cli.options import FOLDER, json_option, margin_option, threads_option, wait_option
+from lf_export.cli.speed import chosen, counts, speed_options
 
 _SECONDS = click.FloatRange(min=0, min_open=True)
 
@@ -71,6 +72,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option("--tpot-limit", type=_SECONDS, default=0.1, show_default=True, help="Goodput: for each token after it.")
 @click.option("--read-timeout", type=_SECONDS, default=60.0, show_default=True, help="Seconds without a byte.")
 @click.option("--total-timeout", type=_SECONDS, default=300.0, show_default=True, help="Seconds for an answer.")
+@speed_options
 @margin_option
 @click.option(
     "--enforce", multiple=True, metavar="ARTIFACT", help="Artifacts that decide the exit status [default: all]."
@@ -136,6 +138,7 @@ def bench(
     seed: int,
     threads: int,
     as_json: bool,
+    **speed: Any,
 ) -> int:
     """Judge ARTIFACTS item by item against the baseline, each in its own runtime.
 
@@ -171,7 +174,8 @@ def bench(
     from lf_export.cli.progress import shown
     from lf_export.steps.bench import BenchOutcome
 
-    counts = _counts(concurrency)
+    requests_together = counts(concurrency, "--concurrency")
+    batches = chosen(speed)
     with shown():
         found = functions.bench(
             artifacts,
@@ -192,7 +196,7 @@ def bench(
             model=model,
             api=api,
             api_key_env=api_key_env,
-            concurrency=counts,
+            concurrency=requests_together,
             requests=requests,
             ttft_limit=ttft_limit,
             tpot_limit=tpot_limit,
@@ -205,19 +209,8 @@ def bench(
             no_cache=no_cache,
             seed=seed,
             threads=threads,
+            **batches,
         )
     outcome = BenchOutcome.of(found, out)
     emit(outcome.facts, outcome.text, as_json=as_json)
     return outcome.status
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    try:
-        counts = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        counts = ()
-    if not counts or min(counts) < 1 or max(counts) > 1024:
-        raise click.BadParameter(
-            f"{text!r}: expected numbers from 1 to 1024 such as 1,4,16", param_hint="--concurrency"
-        )
-    return counts

@@ -3,22 +3,18 @@
 from lf_export.recipe.load import load_recipe
 from lf_export.recipe.model import (
     AdapterSource,
-    AwqTarget,
     BaseSource,
     BenchRecipe,
     CalibrationRecipe,
     EndpointRecipe,
-    GgufTarget,
-    GptqTarget,
-    LinearOverride,
     MergeRecipe,
-    OnnxTarget,
     Recipe,
     SuiteRecipe,
-    Target,
 )
 from lf_export.recipe.override import Override, overrides_from, read_overrides
 from lf_export.recipe.schema import recipe_schema, recipe_value, recipe_yaml, schema_text
+from lf_export.recipe.speed import LatencyRecipe
+from lf_export.recipe.targets import AwqTarget, GgufTarget, GptqTarget, LinearOverride, OnnxTarget, Target
 from lf_export.recipe.verdict import GateRecipe, SignRecipe
 
 __all__ = [
@@ -31,6 +27,7 @@ __all__ = [
     "GateRecipe",
     "GgufTarget",
     "GptqTarget",
+    "LatencyRecipe",
     "LinearOverride",
     "MergeRecipe",
     "OnnxTarget",

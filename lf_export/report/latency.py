@@ -26,12 +26,13 @@ class LatencyRatios(Part):
 def ratio_rows(named: list[tuple[str, LatencyRatios]]) -> list[list[str]]:
     """A row an artifact: its name, prompts and rounds, and each ratio with its interval."""
     return [
-        [name, f"{each.prompts} × {each.rounds}", *(_shown(found) for found in (each.ttft, each.tpot, each.end_to_end))]  # noqa: RUF001 - a sign of multiplication
+        [name, f"{each.prompts} × {each.rounds}", *map(ratio_text, (each.ttft, each.tpot, each.end_to_end))]  # noqa: RUF001 - a sign of multiplication
         for name, each in named
     ]
 
 
-def _shown(found: Ratio) -> str:
+def ratio_text(found: Ratio) -> str:
+    """A ratio with its interval, where it has one."""
     if found.estimate is None:
         return "–"  # noqa: RUF001 - a dash
     if found.lower is None or found.upper is None:

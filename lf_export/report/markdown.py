@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from lf_export.report import accuracy, cells
 from lf_export.report.arms import arms_markdown
+from lf_export.report.batches import grid_rows, grid_text
 from lf_export.report.chat import DRIFT_HEAD, DRIFT_NOTE, drift_rows
 from lf_export.report.latency import ratio_rows
 from lf_export.report.model import ArtifactReport, Report, SuiteFacts
@@ -61,6 +62,8 @@ def _verdicts(report: Report) -> list[str]:
     why = [f"- **{each.name}**: {'; '.join(reasons(each))}" for each in report.artifacts if reasons(each)]
     if why:
         blocks.append("\n".join(why))
+    if behind := [f"- **{each.name}**: {said}" for each in report.artifacts for said in each.slower]:
+        blocks.append("\n".join(behind))
     return blocks
 
 
@@ -157,7 +160,12 @@ def _speed(report: Report) -> list[str]:
             "Times over the baseline's, both timed in turn on the same prompts; in brackets 95 %, clustered by prompt."
         )
         blocks += [text, cells.markdown_table(columns, ratio_rows(ratios))]
+    batches = [(each.name + speed_mark(each), each.latency_grid) for each in report.everyone if each.latency_grid]
+    if batches:
+        blocks += [cells.markdown_table(*grid_rows(batches)), "\n".join(f"- {line}" for line in grid_text(batches))]
     blocks.append(cells.markdown_table(("artifact", "load", "peak memory", "on disk", "of the baseline"), sizes))
+    if gpu := [[each.name, cells.size(each.peak_gpu_bytes)] for each in report.everyone if each.peak_gpu_bytes]:
+        blocks.append(cells.markdown_table(("artifact", "peak GPU memory"), gpu))
     if not all(artifact.representative for artifact in report.everyone):
         blocks.append(
             f"{NOT_REPRESENTATIVE} not representative for speed: this runtime judges answers, it does not serve them."

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from lf_export.functions.answers import Kind
 from lf_export.report.arms import ArmResult
+from lf_export.report.batches import LatencyGrid
 from lf_export.report.chat import ChatDrift
 from lf_export.report.evidence import LayerErrors, Texts
 from lf_export.report.latency import LatencyRatios
@@ -324,10 +325,16 @@ class ArtifactReport(_Part):
     latency_ratios: LatencyRatios | None = Field(
         None, description="Times over the baseline's; None where both were not timed in turn."
     )
+    latency_grid: LatencyGrid | None = Field(None, description="Batches, where prompt lengths and sizes were given.")
+    slower: list[str] = Field(
+        default_factory=list,
+        description="What it is slower at than the baseline, a sentence each: the ratio's whole interval is over 1.",
+    )
     serving: list[ServingLevel] = Field(default_factory=list, description="A server under load, by concurrency.")
     load_seconds: Measured = None
     cpu_seconds: Measured = Field(None, description="Processor time of the whole measurement.")
     peak_rss_bytes: Count | None = None
+    peak_gpu_bytes: Count | None = Field(None, description="What torch held of a GPU at most; None without one.")
     disk_bytes: Count | None = None
     gate: GateResult | None = Field(None, description="None for the baseline.")
     control: ControlResult | None = Field(None, description="What was expected of a control; None for the others.")

@@ -25,7 +25,7 @@ def render_table(report: Report) -> str:
     if served := [(artifact.name, artifact.serving) for artifact in report.artifacts if artifact.serving]:
         lines += [cells.plain_table(*serving_rows(served)), *limits_text(served), ""]
     for artifact in report.artifacts:
-        lines += [f"{artifact.name}: {reason}" for reason in reasons(artifact)]
+        lines += [f"{artifact.name}: {reason}" for reason in [*reasons(artifact), *artifact.slower]]
     if not all(each.representative for each in report.everyone):
         lines.append(f"{NOT_REPRESENTATIVE} not representative for speed")
     if not all(artifact.enforced for artifact in report.artifacts):

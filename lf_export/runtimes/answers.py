@@ -53,3 +53,30 @@ def check_room(length: int, context: int) -> int:
     if length >= context:
         raise InputError(f"the prompt takes {length} tokens, the model has a context of {context}", "shorten it")
     return context - length
+
+
+def check_batch(prompts: Sequence[Sequence[int]], new_tokens: int, context: int | None) -> None:
+    """See that prompts of one length leave room for `new_tokens` in a context of that many; None for no limit.
+
+    Raises:
+        InputError: they do not.
+    """
+    lengths = {len(prompt) for prompt in prompts}
+    if len(lengths) != 1 or 0 in lengths or new_tokens < 1:
+        raise InputError(f"a batch of prompts of {sorted(lengths)} tokens, expected one length above 0")
+    (length,) = lengths
+    if context is not None and length + new_tokens > context:
+        raise InputError(f"{length} tokens and {new_tokens} more do not fit the model's context of {context}")
+
+
+def check_cache(prompts: Sequence[Sequence[int]], new_tokens: int, position_bytes: int, most: int) -> None:
+    """See that a batch's keys and values, `position_bytes` for each token, fit into `most` bytes.
+
+    Raises:
+        InputError: they do not.
+    """
+    needed = len(prompts) * (len(prompts[0]) + new_tokens) * position_bytes
+    if needed > most:
+        raise InputError(
+            f"keys and values of {len(prompts)} rows take {needed / 1e9:.1f} GB, this runtime has {most / 1e9:.1f} GB"
+        )

@@ -101,6 +101,19 @@ class Session(Protocol):
     def generate_one(self, prompt: Sequence[int], max_new_tokens: int) -> Generation:
         """One greedy answer at batch size 1 with nothing shared, for latency."""
 
+    def time_batch(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> tuple[float, ...]:
+        """Answer prompts of one length together, nothing shared, end tokens written like others, for latency.
+
+        Returns:
+            Seconds from the start until every prompt had its first, second, … of `new_tokens` tokens.
+
+        Raises:
+            InputError: the runtime cannot: too many prompts at a time, or too long for the context.
+        """
+
+    def peak_gpu_bytes(self) -> int | None:
+        """The most memory of a GPU that was in use, None where none is used or the library does not say."""
+
     def stream(self, prompt: Sequence[int], max_new_tokens: int, guide: Guide | None = None) -> Iterator[Generation]:
         """`generate_one` token by token: what is there after each, the last is `generate_one`'s.
 

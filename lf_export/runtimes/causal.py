@@ -12,7 +12,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from lf_export.errors import InputError
-from lf_export.runtimes.answers import Answer, check_room
+from lf_export.runtimes.answers import Answer, check_batch, check_cache, check_room
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
 from lf_export.runtimes.guides import Guide, Guides, Held
 from lf_export.runtimes.llguidance_follower import LlguidanceGrammars
@@ -110,6 +110,27 @@ class CausalSession:
         """See `Session.generate_one`."""
         return self.generate(prompt[:1], [prompt[1:]], max_new_tokens)[0]
 
+    def time_batch(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> tuple[float, ...]:
+        """See `Session.time_batch`."""
+        check_batch(prompts, new_tokens, getattr(self._model.config.get_text_config(), "max_position_embeddings", None))
+        check_cache(prompts, new_tokens, self._position_bytes(), _CACHE_BYTES)
+        times: list[float] = []
+        began = time.perf_counter()
+        answers = [Answer(began) for _ in prompts]
+        ((started, _),) = self._start((), prompts, answers)
+        rows = Rows.merged([(started, range(len(answers)))])  # as every answer's: the cache grows without copies
+        while True:
+            rows.tokens.tolist()  # a device is waited for
+            times.append(time.perf_counter() - began)
+            if len(times) == new_tokens:
+                return tuple(times)
+            self._step(rows, answers)
+
+    def peak_gpu_bytes(self) -> int | None:
+        """See `Session.peak_gpu_bytes`; what torch's allocator held, never run on a GPU by this project's tests."""
+        device = self._model.device
+        return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else None
+
     def stream(self, prompt: Sequence[int], max_new_tokens: int, guide: Guide | None = None) -> Iterator[Generation]:
         """See `Session.stream`."""
         context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
@@ -129,12 +150,15 @@ class CausalSession:
 
     def _most_rows(self, groups: Sequence[PromptGroup], max_new_tokens: int) -> int:
         """How many answers run at a time: what their keys and values leave room for; a group is never divided."""
-        config = self._model.config.get_text_config()
-        heads = config.num_key_value_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        position: int = 2 * config.num_hidden_layers * heads * width * self._model.dtype.itemsize
         longest = max((len(prefix) + len(branch) for prefix, branches in groups for branch in branches), default=0)
-        return min(_MOST_ROWS, _CACHE_BYTES // (position * (longest + max_new_tokens)))
+        return min(_MOST_ROWS, _CACHE_BYTES // (self._position_bytes() * (longest + max_new_tokens)))
+
+    def _position_bytes(self) -> int:
+        """Bytes of the keys and values of one token."""
+        config = self._model.config.get_text_config()
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        values: int = 2 * config.num_hidden_layers * config.num_key_value_heads * width
+        return values * int(self._model.dtype.itemsize)
 
     def _prefill(self, prefix: Sequence[int]) -> DynamicCache:
         """The cache after `prefix`; layers with a sliding window keep all of it, what they forget is masked."""

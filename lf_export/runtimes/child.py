@@ -120,6 +120,16 @@ class ChildSession:
             yield _generations(answer["generations"])[0]
             answer = self._ask(do="more")
 
+    def time_batch(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> tuple[float, ...]:
+        """See `Session.time_batch`."""
+        answer = self._ask(do="time_batch", prompts=[_plain(prompt) for prompt in prompts], new_tokens=new_tokens)
+        return tuple(answer["times"])
+
+    def peak_gpu_bytes(self) -> int | None:
+        """See `Session.peak_gpu_bytes`."""
+        found: int | None = self._ask(do="peak_gpu")["bytes"]
+        return found
+
     def usage(self) -> tuple[int, float]:
         """The child's peak resident memory in bytes and its CPU seconds so far."""
         answer = self._ask(do="usage")

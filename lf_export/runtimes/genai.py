@@ -17,7 +17,7 @@ import numpy as np
 
 from lf_export.errors import InputError, MissingError, StepError
 from lf_export.quant.ort import onnxruntime
-from lf_export.runtimes.answers import Answer, check_room
+from lf_export.runtimes.answers import Answer, check_batch, check_room
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
 from lf_export.runtimes.guides import Guide, Guides, check_unguided
 from lf_export.runtimes.onnx_graph import GraphFacts
@@ -147,6 +147,25 @@ class GenaiSession(FolderSession):
         check_unguided(self.name, guides)
         for number, (prefix, branches) in enumerate(groups):
             yield number, self.generate(prefix, branches, max_new_tokens)
+
+    def time_batch(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> tuple[float, ...]:
+        """See `Session.time_batch`; one prompt at a time is all there is.
+
+        A token is appended and the next one read from its logits: the library's own search stops at an end token.
+        """
+        check_batch(prompts, new_tokens, self._facts.context)
+        if len(prompts) > 1:
+            raise InputError(f"a batch of {len(prompts)}, the runtime genai answers one sequence at a time")
+        sequence = self._begun((), len(prompts[0]), len(prompts[0]) + new_tokens)
+        times: list[float] = []
+        began = time.perf_counter()
+        asked = list(prompts[0])
+        while True:
+            token = int(sequence.extend(asked, 1)[0].argmax())
+            times.append(time.perf_counter() - began)
+            if len(times) == new_tokens:
+                return tuple(times)
+            asked = [token]
 
     def stream(self, prompt: Sequence[int], max_new_tokens: int, guide: Guide | None = None) -> Iterator[Generation]:
         """See `Session.stream`."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from lf_export.checkpoint.gguf_parts import first_part, is_later_part
 from lf_export.errors import InputError, StepError
-from lf_export.runtimes.answers import Answer, check_room
+from lf_export.runtimes.answers import Answer, check_batch, check_room
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
 from lf_export.runtimes.guides import Guide, Guides, Held
 from lf_export.runtimes.llamacpp_context import Context, Row, int32_pointer
@@ -191,6 +191,35 @@ class LlamaCppSession:
         """
         (found,) = self.generate([], [prompt], max_new_tokens)
         return found
+
+    def time_batch(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> tuple[float, ...]:
+        """See `Session.time_batch`: one sequence of the context for each prompt."""
+        check_batch(prompts, new_tokens, self._longest)
+        if len(prompts) > PARALLEL:
+            raise InputError(f"a batch of {len(prompts)}, llama.cpp's context has {PARALLEL} sequences here")
+        length = len(prompts[0])
+        self._make_room(len(prompts) * (length + new_tokens))
+        self._forget_prefix()
+        times: list[float] = []
+        began = time.perf_counter()
+        rows = [
+            Row(token, place, sequence, wanted=place == length - 1)
+            for sequence, prompt in enumerate(prompts)
+            for place, token in enumerate(prompt)
+        ]
+        while True:
+            choices = self._context.decode(rows).argmax(axis=1).tolist()
+            times.append(time.perf_counter() - began)
+            if len(times) == new_tokens:
+                break
+            place = length + len(times) - 1
+            rows = [Row(choice, place, sequence, wanted=True) for sequence, choice in enumerate(choices)]
+        self._forget_prefix()
+        return tuple(times)
+
+    def peak_gpu_bytes(self) -> int | None:
+        """See `Session.peak_gpu_bytes`: llama.cpp does not say."""
+        return None
 
     def stream(self, prompt: Sequence[int], max_new_tokens: int, guide: Guide | None = None) -> Iterator[Generation]:
         """See `Session.stream`."""

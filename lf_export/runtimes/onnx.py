@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lf_export.errors import InputError
-from lf_export.runtimes.answers import Answer, check_room
+from lf_export.runtimes.answers import Answer, check_batch, check_cache, check_room
 from lf_export.runtimes.base import Generation, Logits, PromptGroup
 from lf_export.runtimes.guides import Guide, Guides, check_unguided
 from lf_export.runtimes.onnx_graph import Graph
@@ -122,6 +122,23 @@ class OnnxSession(FolderSession):
                 yield number, [answer.generation(self.eos_ids, self.decode) for answer in answers.pop(number)]
             if rows:
                 self._advance(rows)
+
+    def time_batch(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> tuple[float, ...]:
+        """See `Session.time_batch`: prompts are read one after the other, as in `generate`, then decoded together."""
+        graph, length = self._graph, len(prompts[0])
+        check_batch(prompts, new_tokens, graph.facts.context)
+        check_cache(prompts, new_tokens, graph.position_bytes, _CACHE_BYTES)
+        graph.make_room(len(prompts), length + new_tokens)
+        times: list[float] = []
+        began = time.perf_counter()
+        first = [int(graph.extend(row, prompt, 0, 1)[0].argmax()) for row, prompt in enumerate(prompts)]
+        tokens = np.array(first, np.int64)
+        while True:
+            times.append(time.perf_counter() - began)
+            if len(times) == new_tokens:
+                return tuple(times)
+            past = np.full(len(prompts), length + len(times) - 1, np.int64)
+            tokens = graph.step(tokens, past).argmax(axis=1)
 
     def stream(self, prompt: Sequence[int], max_new_tokens: int, guide: Guide | None = None) -> Iterator[Generation]:
         """See `Session.stream`."""

@@ -51,6 +51,14 @@ class FolderSession(ABC):
         return self.generate((), [prompt], max_new_tokens)[0]
 
     @abstractmethod
+    def time_batch(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> tuple[float, ...]:
+        """See `Session.time_batch`."""
+
+    def peak_gpu_bytes(self) -> int | None:
+        """See `Session.peak_gpu_bytes`: ONNX Runtime does not say."""
+        return None
+
+    @abstractmethod
     def stream(self, prompt: Sequence[int], max_new_tokens: int, guide: Guide | None = None) -> Iterator[Generation]:
         """See `Session.stream`."""
 

@@ -80,6 +80,10 @@ def _answers(session: Session, request: dict[str, Any]) -> Iterator[dict[str, An
             yield {"end": True}
         case "generate_one":
             yield {"generations": [asdict(session.generate_one(request["prompt"], request["max_new_tokens"]))]}
+        case "time_batch":
+            yield {"times": session.time_batch(request["prompts"], request["new_tokens"])}
+        case "peak_gpu":
+            yield {"bytes": session.peak_gpu_bytes()}
         case "usage":
             # Linux counts ru_maxrss in KiB.
             usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -11,6 +11,7 @@ from lf_export.stats.paired import (
     tango_bounds,
 )
 from lf_export.stats.share import wilson
+from lf_export.stats.student import mean_interval
 
 __all__ = [
     "Interval",
@@ -19,6 +20,7 @@ __all__ = [
     "holm",
     "items_for_pass",
     "mcnemar",
+    "mean_interval",
     "paired",
     "score_statistic",
     "tango_bounds",

@@ -304,6 +304,7 @@ def _workload(
         chat_tokens=options.drift_tokens,
         seed=options.seed,
         arms=options.arms,
+        grid=options.grid,
     )
 
 

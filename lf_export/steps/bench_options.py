@@ -9,6 +9,8 @@ from lf_export.recipe import Recipe
 from lf_export.recipe.model import BenchRecipe
 from lf_export.recipe.names import ArmBeside, arms_beside
 from lf_export.steps.baseline_cache import cache_folder
+from lf_export.steps.latency_grid import Grid
+from lf_export.steps.latency_plan import grid_of
 from lf_export.steps.sources import data_path, suite_source
 
 
@@ -37,6 +39,7 @@ class BenchOptions:
     latency_prompts: int = 8
     latency_tokens: int = 48
     latency_rounds: int = 2
+    grid: Grid | None = None
     runtimes: Mapping[str, str] = field(default_factory=dict)
     margin: float = 0.05
     alpha: float = 0.05
@@ -77,6 +80,7 @@ class BenchOptions:
             latency_prompts=bench.latency_prompts,
             latency_tokens=bench.latency_tokens,
             latency_rounds=bench.latency_rounds,
+            grid=grid_of(bench),
             variants=tuple(bench.variants),
             allow_contaminated=tuple(bench.allow_contaminated),
             runtimes=dict(bench.runtimes),

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from lf_export.calibration.slices import slices_of
 from lf_export.metrics import fidelity
+from lf_export.metrics.batch_latency import slower_cells
 from lf_export.metrics.gate import Verdict, judge_artifact, overall
 from lf_export.metrics.limits import Costs, checked_limits, judge_limits, slower
 from lf_export.provenance import digest_of, read_manifest
@@ -33,6 +34,7 @@ from lf_export.steps.chat import chat_drift
 from lf_export.steps.counts import call_metrics, no_call_metrics, variant_metrics
 from lf_export.steps.evidence import layer_errors
 from lf_export.steps.findings_shown import shown_fidelity
+from lf_export.steps.latency_grid import grid_part
 from lf_export.steps.measure import Measured
 from lf_export.steps.prompts import Prompt, call_tokens, class_masks, cluster_of
 
@@ -56,11 +58,11 @@ def artifact_report(
     judged = [prompt for prompt in prompts if not prompt.item.variant]
     calls = [prompt for prompt in judged if prompt.item.expected.calls]
     no_call = [prompt for prompt in judged if not prompt.item.expected.calls]
-    notes = [*notes, *found.notes]
+    notes, behind = [*notes, *found.notes], list[str]()
     if not found.representative:
         notes.append("dequantized to run in plain torch: its speed and memory say nothing about a deployment")
     if baseline is not None:
-        notes.extend(slower(_costs(baseline), _costs(found)))
+        behind = [*slower(_costs(baseline), _costs(found)), *_slower_batches(baseline, found)]
     return ArtifactReport(
         name=name,
         path="" if path is None else str(path),
@@ -81,10 +83,13 @@ def artifact_report(
         chat_drift=None if baseline is None else chat_drift(baseline.chat_said, found.chat_said),
         latency=None if found.latency is None else Latency.model_validate(found.latency),
         latency_ratios=None if found.ratios is None else LatencyRatios.model_validate(found.ratios),
+        latency_grid=None if found.batches is None else grid_part(found.batches),
+        slower=behind,
         serving=[ServingLevel.model_validate(each) for each in found.serving],
         load_seconds=found.load_seconds,
         cpu_seconds=found.cpu_seconds,
         peak_rss_bytes=found.peak_rss_bytes or None,
+        peak_gpu_bytes=found.peak_gpu_bytes,
         disk_bytes=found.disk_bytes or None,
         gate=None if baseline is None else _gate(found, baseline, calls, no_call, gate),
         layer_errors=layer_errors(made, "" if path is None else path.name),
@@ -199,6 +204,12 @@ def _costs(found: Measured) -> Costs:
         representative=found.representative,
         ratios=found.ratios,
     )
+
+
+def _slower_batches(baseline: Measured, found: Measured) -> tuple[str, ...]:
+    if found.batches is None or not (baseline.representative and found.representative):
+        return ()
+    return slower_cells(found.batches.cells)
 
 
 def _item(prompt: Prompt, found: Measured) -> ItemResult:

@@ -14,18 +14,19 @@ from lf_export.metrics import fidelity
 from lf_export.metrics.calls import JudgedAnswer, judge_item
 from lf_export.metrics.fidelity_top import TopFidelity
 from lf_export.metrics.kept import Kept, compare_kept, keep
-from lf_export.metrics.latency import Latency, Times, gaps
-from lf_export.metrics.latency import measure as measure_latency
-from lf_export.metrics.paired_latency import LatencyRatios, Pair, latency_ratios
+from lf_export.metrics.latency import Latency
+from lf_export.metrics.paired_latency import LatencyRatios
 from lf_export.metrics.serving import Level
 from lf_export.provenance import digest_of
 from lf_export.report.card import CARD_NAME
 from lf_export.runtimes.child import ChildSession
 from lf_export.steps.arms import ArmFound, ask_arms, no_arms
 from lf_export.steps.chat import chat_answers, chat_nll
-from lf_export.steps.interleaved import BaselineLost, Beside, time_in_turn
+from lf_export.steps.interleaved import Beside
+from lf_export.steps.latency_grid import GridFound
 from lf_export.steps.prompts import Group, Prompt
 from lf_export.steps.recorded import Recorded, Said
+from lf_export.steps.speed import time_batches, time_prompts
 from lf_export.steps.workload import Advance, Workload
 
 
@@ -41,6 +42,8 @@ class Measured:
         chat_nll: negative log-likelihood of each counted chat token, nats.
         chat_said: greedy answers to conversations, by item id.
         ratios: of its times to the baseline's where both were timed in turn.
+        batches: its speed at stated prompt lengths and batch sizes, where that was asked for.
+        peak_gpu_bytes: None where no GPU was used.
         problems: hard floors that broke, in words.
         shown: by item id, where a server showed its likeliest tokens only.
         serving: a server under load, a level for each concurrency.
@@ -60,7 +63,9 @@ class Measured:
     ttft_seconds: list[float] = field(default_factory=list)
     tpot_seconds: list[float] = field(default_factory=list)
     ratios: LatencyRatios | None = None
+    batches: GridFound | None = None
     peak_rss_bytes: int = 0
+    peak_gpu_bytes: int | None = None
     cpu_seconds: float = float("nan")
     disk_bytes: int = 0
     problems: list[str] = field(default_factory=list)
@@ -114,12 +119,20 @@ def measure(
                 else:
                     _recalled(recorded, workload, dialect, found, session.eos_ids)
                     advance(workload.units - len(workload.timed) - workload.arm_units, "kept from an earlier run")
-                _speed(session, workload, found, advance, beside)
+                speed = time_prompts(session, workload.timing, beside)
+                advance(len(workload.timed), "speed")
+                found.latency, found.ratios = speed.latency, speed.ratios
+                found.ttft_seconds, found.tpot_seconds = speed.ttft_seconds, speed.tpot_seconds
+                found.notes += speed.notes
+            found.peak_gpu_bytes = session.peak_gpu_bytes()
             found.peak_rss_bytes, found.cpu_seconds = session.usage()
             if recorded is not None:
                 found.peak_rss_bytes, found.cpu_seconds = recorded.peak_rss_bytes, recorded.cpu_seconds
             # Last, so that whatever becomes of the arms changes nothing that is judged.
             _arms(session, workload, dialect, found, advance)
+            if workload.grid is not None and not is_baseline and not found.problems:
+                prompts = [prompt.ids for prompt in workload.prompts]
+                found.batches = time_batches(session, prompts, workload.grid, beside)
     except StepError as error:
         found.problems.append(error.message)
     except ExportError as error:
@@ -262,40 +275,3 @@ def _arms(session: ChildSession, workload: Workload, dialect: Dialect, found: Me
         max_new_tokens=workload.max_new_tokens,
         advance=advance,
     )
-
-
-def _speed(session: ChildSession, workload: Workload, found: Measured, advance: Advance, beside: Beside | None) -> None:
-    if not workload.timed:
-        return
-    prompts = [prompt.ids for prompt in workload.timed]
-    answers: list[list[Times]]
-    pairs = None if beside is None else _in_turn(session, workload, found, beside)
-    if pairs is None:
-        session.generate_one(prompts[0], 2)  # warm caches and kernels; not counted
-        answers = [[session.generate_one(prompt, workload.timed_tokens).times] for prompt in prompts]
-    else:
-        found.ratios = latency_ratios(pairs, seed=workload.seed)
-        answers = [[pair.artifact for pair in rounds] for rounds in pairs]
-    advance(len(prompts), "speed")
-    times = [each for rounds in answers for each in rounds]
-    lengths = [len(prompt) for prompt, rounds in zip(prompts, answers, strict=True) for _ in rounds]
-    found.ttft_seconds = [each[0] for each in times if each]
-    found.tpot_seconds = gaps(times)
-    found.latency = measure_latency(lengths, times)
-
-
-def _in_turn(session: ChildSession, workload: Workload, found: Measured, beside: Beside) -> list[list[Pair]] | None:
-    """The times of both, or None and a note where there is no room for the baseline or its process ended."""
-    other = beside.session()
-    if isinstance(other, str):
-        why = other
-    else:
-        prompts = [prompt.ids for prompt in workload.timed]
-        rounds, seed = workload.timed_rounds, workload.seed
-        try:
-            return time_in_turn(other, session, prompts, workload.timed_tokens, rounds=rounds, seed=seed)
-        except BaselineLost as error:
-            why = str(error)
-            beside.close()
-    found.notes.append(f"timed alone, not in turn with the baseline, so its ratios are less certain: {why}")
-    return None

@@ -22,6 +22,7 @@ from lf_export.steps.disk import check_disk, check_outputs
 from lf_export.steps.engine import Cluster, opened
 from lf_export.steps.engine_tasks import quantized_apart
 from lf_export.steps.inputs import calibration_inputs
+from lf_export.steps.latency_plan import latency_cost
 from lf_export.steps.measure_endpoint import ServedArtifact
 from lf_export.steps.merge import MergeOptions, merge_model
 from lf_export.steps.plan import Step, as_facts, table, totals
@@ -81,7 +82,10 @@ def plan_text(
     text += "".join(f"\nassumed: {each}" for each in assumed)
     arms = arms_cost(inputs.recipe, inputs.folder)
     text += "".join(f"\n{line}" for line in arms)
-    return text, {**as_facts(steps), "assumptions": assumed, "arms": arms}
+    base = _checkpoint(inputs)
+    latency = latency_cost(inputs.recipe.bench, None if base is None else base.config)
+    text += "".join(f"\n{line}" for line in latency)
+    return text, {**as_facts(steps), "assumptions": assumed, "arms": arms, "latency": latency}
 
 
 def run_recipe(

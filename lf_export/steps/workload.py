@@ -8,7 +8,9 @@ import numpy.typing as npt
 
 from lf_export.recipe.names import ArmBeside
 from lf_export.steps.arms import Routing, arm_units
+from lf_export.steps.latency_grid import Grid
 from lf_export.steps.prompts import Group, Prompt
+from lf_export.steps.speed import Timing
 
 Advance = Callable[..., None]
 
@@ -30,6 +32,7 @@ class Workload:
         seed: draws whether baseline or artifact is first at a prompt.
         chat_groups: conversations that are answered, by shared prefill.
         chat_tokens: the longest of these answers.
+        grid: prompt lengths and batch sizes that are timed, if any.
     """
 
     groups: Sequence[Group]
@@ -44,11 +47,17 @@ class Workload:
     chat_tokens: int = 32
     arms: tuple[ArmBeside, ...] = ()
     routing: Routing | None = None
+    grid: Grid | None = None
 
     @property
     def prompts(self) -> list[Prompt]:
         """Every item."""
         return [prompt for group in self.groups for prompt in group.prompts]
+
+    @property
+    def timing(self) -> Timing:
+        """What is timed one at a time, and how often."""
+        return Timing([prompt.ids for prompt in self.timed], self.timed_tokens, self.timed_rounds, self.seed)
 
     @property
     def longest(self) -> int:

@@ -18,6 +18,7 @@ from lf_export.progress import reporting
 from lf_export.provenance import manifest, write_manifest
 from lf_export.steps.bench import bench_artifacts
 from lf_export.steps.bench_options import BenchOptions
+from lf_export.steps.latency_grid import Grid
 
 Run = Callable[..., Any]
 SUITES = {"calls": "calls", "no_call": "no-call", "chat": "chat"}
@@ -78,8 +79,9 @@ def test_a_bench_is_the_same_with_what_an_earlier_one_kept_of_the_baseline(
     shutil.copytree(merged, tmp_path / "copy")
     suites = {name: str(project / f"suite-{file}.jsonl") for name, file in SUITES.items()}
     options = BenchOptions(
-        **suites, max_new_tokens=8, latency_prompts=1, latency_tokens=4, cache=tmp_path / "cache", name="kept"
-    )
+        **suites, max_new_tokens=8, latency_prompts=1, latency_tokens=4, cache=tmp_path / "cache", name="kept",
+        grid=Grid((16, 4_000), (1, 3), new_tokens=3, repeats=2),
+    )  # fmt: skip
     reports, said = [], Said()
     for name in ("first", "second"):
         with reporting(said):
@@ -90,6 +92,11 @@ def test_a_bench_is_the_same_with_what_an_earlier_one_kept_of_the_baseline(
     (artifact,) = reports[0]["artifacts"]
     assert artifact["fidelity"]["call"]["kl_mean"] == 0
     assert artifact["fidelity"]["call"]["top1_agreement"] == 1.0
+    timed = artifact["latency_grid"]["cells"]
+    assert [len(cell["artifact_times"]) for cell in timed] == [len(cell["baseline_times"]) for cell in timed]
+    assert [len(cell["artifact_times"]) for cell in timed] == [2, 2, 0, 0]
+    assert all("do not fit the model's context of 2048" in cell["why"] for cell in timed[2:])
+    assert all(cell["ttft"]["lower"] < cell["ttft"]["upper"] for cell in timed[:2])
     note = reports[1]["baseline"]["notes"].pop()
     assert "kept from an earlier run" in note
     first, second = (json.dumps(_untimed(report), sort_keys=True) for report in reports)
@@ -102,9 +109,8 @@ def _untimed(value: Any) -> Any:
         return [_untimed(each) for each in value]
     if not isinstance(value, dict):
         return value
-    if "notes" in value:
-        value["notes"] = [note for note in value["notes"] if "times as long" not in note]
     anew = {"created", "latency", "latency_ratios", "load_seconds", "ttft_seconds", "tpot_seconds", "limits"}
+    anew |= {"slower", "latency_grid"}
     if value.get("name") != "merged":
         anew |= {"cpu_seconds", "peak_rss_bytes"}
     return {key: _untimed(each) for key, each in value.items() if key not in anew}

@@ -90,6 +90,8 @@ def test_every_chart_is_drawn_with_marks_that_say_their_figures(page: Page) -> N
         ("errors", "q2_k"): 4,
         ("speed", "Time to first token"): 12,
         ("speed", "Time per output token"): 12,
+        ("speed", "Time over the baseline's, one prompt at a time"): 9,
+        ("speed", "Time over the baseline's, batches"): 24,
         ("layers", "gptq-4bit"): 4,
         ("layers", "q2_k"): 4,
     }
@@ -193,6 +195,13 @@ def test_an_item_shows_both_answers_with_what_differs_marked(page: Page) -> None
     assert "✓ right" in shown
     assert page.value(f"{FLIPS}[0].querySelector('del').textContent") == "-14"
     assert page.value(f"{FLIPS}[0].querySelector('ins').textContent") == "13"
+
+
+def test_ratios_are_drawn_with_what_they_say(page: Page) -> None:
+    said = page.value("[...document.querySelectorAll('#speed .mark')].map(e => e.getAttribute('aria-label'))")
+    assert "q8_0 · TTFT: 0.70 (0.63 to 0.78) of the baseline's" in said
+    assert "q2_k · 512 \u00d7 4, per token: 1.60 (1.44 to 1.79) of the baseline's" in said
+    assert page.value("document.querySelectorAll('.behind li').length") == 1
 
 
 def test_hostile_text_is_shown_and_does_nothing(browser: Chromium, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from lf_export.report import cells
 from lf_export.report.html import charts, tables
 from lf_export.report.html.drawing import Chart
 from lf_export.report.html.flips import browser, error_counts
+from lf_export.report.html.ratio_charts import ratio_charts
 from lf_export.report.html.signs import SIGNS, endpoint_name, verdict_of
 from lf_export.report.html.tradeoffs import trade_offs
 from lf_export.report.latency import ratio_rows
@@ -47,6 +48,7 @@ def to_html(report: Report) -> str:
         "losses": charts.losses(report),
         "trade_offs": trade_offs(report),
         "latencies": charts.latencies(report),
+        "ratio_drawings": ratio_charts(report),
         "layers": charts.layers(report),
         "errors": [chart for each in report.artifacts if (chart := charts.errors(each, _totals(report, each)))],
     }
@@ -77,6 +79,7 @@ def to_html(report: Report) -> str:
         variants=tables.by_variant(report),
         drifted=tables.drifted(report),
         arms=tables.by_arm(report),
+        batches=tables.batches(report),
         served=tables.under_load(report),
         shown=tables.shown_by_servers(report),
         browser=browser(report, room),

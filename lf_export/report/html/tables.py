@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lf_export.report.accuracy import slice_table, variant_table
 from lf_export.report.arms import NOTE, arm_lines, arm_table
+from lf_export.report.batches import grid_rows, grid_text
 from lf_export.report.chat import DRIFT_HEAD, DRIFT_NOTE, drift_rows
 from lf_export.report.model import Report
 from lf_export.report.parts import TOKEN_CLASSES
@@ -49,6 +50,16 @@ def by_arm(report: Report) -> Table | None:
     words = 3
     shown = [[*row[:words], *(cell.replace("-", "\u2212") for cell in row[words:])] for row in rows]
     return Table("Arms beside the raw answers", (NOTE, *arm_lines(report)), head, shown, words) if rows else None
+
+
+def batches(report: Report) -> Table | None:
+    """Speed by prompt length and batch size, None where none were given."""
+    named = [
+        (artifact.name + ("" if artifact.representative else " †"), artifact.latency_grid)
+        for artifact in report.everyone
+        if artifact.latency_grid
+    ]
+    return Table("Batches of prompts of one length", grid_text(named), *grid_rows(named)) if named else None
 
 
 def under_load(report: Report) -> Table | None:

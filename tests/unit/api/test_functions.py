@@ -27,6 +27,7 @@ NO_PARAMETER = {
 # What is text on the command line is a value in Python, and what may be given several times is empty there.
 AS_PYTHON = {
     ("bench", "concurrency"): (1, 4),
+    ("bench", "batch_sizes"): (1, 4),
     ("bench", "enforce"): None,
     ("run", "settings"): None,
 }

@@ -14,7 +14,7 @@ from lf_export.checkpoint.index import open_checkpoint
 from lf_export.errors import InputError
 from lf_export.formats import FORMATS
 from lf_export.quant.ggml import TYPES
-from lf_export.recipe.model import GgmlType, GgufTarget
+from lf_export.recipe.targets import GgmlType, GgufTarget
 from lf_export.steps.quantize import TargetPlan, files_of, format_options, quantize_targets, targets_from_names
 from lf_export.walk.stream import walk
 
