@@ -46,6 +46,8 @@ def flipped_report(
                 "chat_drift": {
                     "answers": 4,
                     "identical": 3,
+                    "identical_lower": 0.301,
+                    "identical_upper": 0.954,
                     "agreed": 0.9,
                     "agreed_lower": 0.7,
                     "agreed_upper": 1.0,

@@ -7,7 +7,7 @@ from pydantic import Field
 from lf_export.report import cells
 from lf_export.report.parts import Count, Measured, Part, Share
 
-DRIFT_HEAD = ("artifact", "answers", "identical", "agree up to", "95 %", "first difference, token")
+DRIFT_HEAD = ("artifact", "answers", "identical", "95 %", "agree up to", "95 %", "first difference, token")
 DRIFT_NOTE = (
     "Greedy answers to the chat suite against the baseline's: `agree up to` is the mean share of an answer before its "
     "first token that differs. Two answers that part may both be good: reported, not judged."
@@ -27,6 +27,8 @@ class ChatDrift(Part):
 
     answers: Count
     identical: Count = Field(description="The same token by token.")
+    identical_lower: Measured = Field(None, description="Of their share, lower end of Wilson's 95 % score interval.")
+    identical_upper: Measured = None
     agreed: Share = Field(description="Mean share of an answer before its first token that differs.")
     agreed_lower: Measured = None
     agreed_upper: Measured = None
@@ -43,9 +45,14 @@ def drift_rows(drifts: Iterable[tuple[str, ChatDrift]]) -> list[list[str]]:
             name,
             str(each.answers),
             str(each.identical),
+            _shares(each.identical_lower, each.identical_upper),
             cells.percent(each.agreed),
-            cells.span(each.agreed_lower, each.agreed_upper),
+            _shares(each.agreed_lower, each.agreed_upper),
             cells.number(each.first_difference),
         ]
         for name, each in drifts
     ]
+
+
+def _shares(lower: float | None, upper: float | None) -> str:
+    return cells.NOTHING if lower is None or upper is None else f"{cells.percent(lower)} to {cells.percent(upper)}"

@@ -8,6 +8,7 @@ from lf_export.metrics import fidelity
 from lf_export.metrics.drift import drift
 from lf_export.report.chat import ChatDrift, PartedAnswer
 from lf_export.runtimes.child import ChildSession
+from lf_export.stats import wilson
 from lf_export.steps.recorded import Said
 from lf_export.steps.workload import Advance, Workload
 
@@ -45,9 +46,12 @@ def chat_drift(baseline: Mapping[str, Said], artifact: Mapping[str, Said]) -> Ch
     found = drift(_ids(baseline), _ids(artifact))
     if found is None:
         return None
+    sure = wilson(found.identical, found.answers)
     return ChatDrift(
         answers=found.answers,
         identical=found.identical,
+        identical_lower=sure.lower,
+        identical_upper=sure.upper,
         agreed=found.agreed,
         agreed_lower=found.agreed_lower,
         agreed_upper=found.agreed_upper,
