@@ -23,14 +23,11 @@ NAME = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,12}", fullmatch=True)
 CALLS = st.lists(st.builds(Call, NAME, st.dictionaries(STRING, VALUE, max_size=4)), min_size=1, max_size=3)
 PROSE = st.from_regex(r"[A-Z][a-z ,.?!0-9é]{0,40}[a-z.]", fullmatch=True)
 
-# llguidance takes a DEL only as \u007f, the GBNF takes it raw: the values of calls have none
-VALUE_TEXT = STRING.map(lambda text: text.replace("\x7f", ""))
-
 NODE = st.recursive(
     st.one_of(
         st.fixed_dictionaries({"type": st.sampled_from(["string", "integer", "number", "boolean"])}),
         st.fixed_dictionaries(
-            {"type": st.just("string"), "enum": st.lists(VALUE_TEXT, min_size=1, max_size=3, unique=True)}
+            {"type": st.just("string"), "enum": st.lists(STRING, min_size=1, max_size=3, unique=True)}
         ),
     ),
     lambda inner: st.one_of(
@@ -67,7 +64,7 @@ def value_for(draw: st.DrawFn, schema: dict[str, Any]) -> Any:
     if schema["type"] == "object":
         given_names = [name for name in schema["properties"] if name in schema["required"] or draw(st.booleans())]
         return {name: value_for(draw, schema["properties"][name]) for name in given_names}
-    kinds = {"string": VALUE_TEXT, "integer": st.integers(), "number": NUMBER, "boolean": st.booleans()}
+    kinds = {"string": STRING, "integer": st.integers(), "number": NUMBER, "boolean": st.booleans()}
     return draw(kinds[schema["type"]])
 
 

@@ -42,11 +42,14 @@ def test_every_expected_call_of_the_shipped_suite_can_be_written_in_every_form()
 
 
 TEXT = FunctionSpec("A", "", {"type": "object", "properties": {"A": {"type": "string"}}, "required": ["A"]})
+LISTED = FunctionSpec("A", "", {"type": "object", "properties": {"A": {"enum": ["a\x7fb"]}}, "required": ["A"]})
 
 
 @settings(max_examples=30, deadline=None)
 @example((TEXT, Call("A", {"A": "<|im_end|>"})), [], "function_call")
 @example((TEXT, Call("A", {"A": "<|im_end|>"})), [], "hermes")
+@example((TEXT, Call("A", {"A": "a\x7fb"})), [], "function_call")
+@example((LISTED, Call("A", {"A": "a\x7fb"})), [], "function_call")
 @given(calls_to(), st.lists(specs(), max_size=2), st.sampled_from(["function_call", "hermes"]))
 def test_a_call_made_from_the_schema_can_be_written(
     made: tuple[FunctionSpec, Call], others: list[FunctionSpec], form: Form
