@@ -46,10 +46,7 @@ def _argument_cells(calls: CallMetrics) -> list[str]:
     arguments = calls.arguments
     if arguments is None:
         return [cells.NOTHING] * 2
-    interval = cells.NOTHING
-    if arguments.lower is not None and arguments.upper is not None:
-        interval = f"{cells.percent(arguments.lower)} to {cells.percent(arguments.upper)}"
-    return [cells.rate(arguments.right, arguments.expected), interval]
+    return [cells.rate(arguments.right, arguments.expected), cells.percents(arguments.lower, arguments.upper)]
 
 
 def errors(report: Report) -> list[str]:

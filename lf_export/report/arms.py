@@ -163,8 +163,8 @@ def _interval(share: float | None, lower: float | None, upper: float | None) -> 
 
 
 def _router_text(router: RouterAccuracy) -> str:
-    held = f"{cells.percent(router.held_out_lower)} to {cells.percent(router.held_out_upper)}"
-    items = f"{cells.percent(router.items_lower)} to {cells.percent(router.items_upper)}"
+    held = cells.percents(router.held_out_lower, router.held_out_upper)
+    items = cells.percents(router.items_lower, router.items_upper)
     return (
         f"the router, trained on {router.trained} calibration conversations, is right on {router.held_out_right} of "
         f"{router.held_out} held out ({held}) and on {router.items_right} of {router.items} items ({items})"

@@ -32,6 +32,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:#.{digits}g}".removesuffix(".")
 
 
+def percents(lower: float | None, upper: float | None) -> str:
+    """The two ends of an interval of shares."""
+    return NOTHING if lower is None or upper is None else f"{percent(lower)} to {percent(upper)}"
+
+
 def span(lower: float | None, upper: float | None) -> str:
     """The two ends of an interval."""
     return NOTHING if lower is None or upper is None else f"{number(lower)} to {number(upper)}"

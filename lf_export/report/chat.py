@@ -45,14 +45,10 @@ def drift_rows(drifts: Iterable[tuple[str, ChatDrift]]) -> list[list[str]]:
             name,
             str(each.answers),
             str(each.identical),
-            _shares(each.identical_lower, each.identical_upper),
+            cells.percents(each.identical_lower, each.identical_upper),
             cells.percent(each.agreed),
-            _shares(each.agreed_lower, each.agreed_upper),
+            cells.percents(each.agreed_lower, each.agreed_upper),
             cells.number(each.first_difference),
         ]
         for name, each in drifts
     ]
-
-
-def _shares(lower: float | None, upper: float | None) -> str:
-    return cells.NOTHING if lower is None or upper is None else f"{cells.percent(lower)} to {cells.percent(upper)}"

@@ -125,9 +125,10 @@ class OnnxSession(FolderSession):
 
     def time_batch(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> tuple[float, ...]:
         """See `Session.time_batch`: prompts are read one after the other, as in `generate`, then decoded together."""
-        graph, length = self._graph, len(prompts[0])
+        graph = self._graph
         check_batch(prompts, new_tokens, graph.facts.context)
         check_cache(prompts, new_tokens, graph.position_bytes, _CACHE_BYTES)
+        length = len(prompts[0])
         graph.make_room(len(prompts), length + new_tokens)
         times: list[float] = []
         began = time.perf_counter()

@@ -23,8 +23,8 @@ class Grid:
         repeats: batches of each cell that count.
     """
 
-    prompt_lengths: Sequence[int] = (128, 512)
-    batch_sizes: Sequence[int] = (1, 4)
+    prompt_lengths: Sequence[int]
+    batch_sizes: Sequence[int]
     new_tokens: int = 32
     warmup: int = 1
     repeats: int = 5
@@ -35,11 +35,10 @@ class Grid:
         return list(dict.fromkeys((length, size) for length in self.prompt_lengths for size in self.batch_sizes))
 
     def costs(self) -> dict[str, int]:
-        """What one artifact takes with the baseline in turn: cells, batches, prompt tokens, written tokens."""
+        """What one artifact takes with the baseline in turn: batches, prompt tokens, written tokens."""
         rounds = 2 * (self.warmup + self.repeats)
         rows = sum(size for _, size in self.cells)
         return {
-            "cells": len(self.cells),
             "batches": rounds * len(self.cells),
             "prompt_tokens": rounds * sum(length * size for length, size in self.cells),
             "written_tokens": rounds * rows * self.new_tokens,

@@ -78,11 +78,11 @@ def plan_text(
         text += "\ntimes are estimates, from rates measured on this machine just now"
     if inputs.base is None:
         text += f"\nthe base model is not there yet: {inputs.recipe.base.script} will make it, sizes are known then"
-    assumed = assumptions(_checkpoint(inputs), inputs.adapters)
+    base = _checkpoint(inputs)
+    assumed = assumptions(base, inputs.adapters)
     text += "".join(f"\nassumed: {each}" for each in assumed)
     arms = arms_cost(inputs.recipe, inputs.folder)
     text += "".join(f"\n{line}" for line in arms)
-    base = _checkpoint(inputs)
     latency = latency_cost(inputs.recipe.bench, None if base is None else base.config)
     text += "".join(f"\n{line}" for line in latency)
     return text, {**as_facts(steps), "assumptions": assumed, "arms": arms, "latency": latency}

@@ -9,6 +9,7 @@ from lf_export.report.evidence import LayerErrors
 from lf_export.report.html.drawing import Chart, Layer, draw, layer, name, number, plain, said
 from lf_export.report.html.signs import BASELINE, endpoint_name, look, verdict_of
 from lf_export.report.model import ArtifactReport, Report
+from lf_export.report.table import speed_mark
 
 WIDTH = 380
 _ROW = 30
@@ -128,8 +129,7 @@ def _latency(
     for artifact in report.everyone:
         if artifact.latency is None:
             continue
-        mark = "" if artifact.representative else " †"
-        row = artifact.name + mark
+        row = artifact.name + speed_mark(artifact)
         ticks += [{"row": row, "ms": 1000 * value} for value in _thinned(values(artifact))]
         found = getattr(artifact.latency, key)
         for label, share in (("p50", found.p50), ("p90", found.p90), ("p99", found.p99)):

@@ -8,6 +8,7 @@ from lf_export.report.html.drawing import Chart, draw, layer, name, number, plai
 from lf_export.report.html.signs import look, verdict_of
 from lf_export.report.latency import Ratio, ratio_text
 from lf_export.report.model import ArtifactReport, Report
+from lf_export.report.table import speed_mark
 
 _ROW = 24
 _MOST_ROWS = 60
@@ -42,8 +43,7 @@ def ratio_charts(report: Report) -> list[Chart]:
 def _row(artifact: ArtifactReport, words: str, found: Ratio | None) -> Iterator[dict[str, Any]]:
     if found is None or not found.estimate:
         return
-    mark = "" if artifact.representative else " †"
-    label = f"{artifact.name}{mark} · {words}"
+    label = f"{artifact.name}{speed_mark(artifact)} · {words}"
     # One prompt gives no interval: its point stands alone.
     yield {
         "row": label,

@@ -10,6 +10,7 @@ from lf_export.report.chat import DRIFT_HEAD, DRIFT_NOTE, drift_rows
 from lf_export.report.model import Report
 from lf_export.report.parts import TOKEN_CLASSES
 from lf_export.report.serving import failures_text, limits_text, serving_rows, shown_rows
+from lf_export.report.table import speed_mark
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def by_arm(report: Report) -> Table | None:
 def batches(report: Report) -> Table | None:
     """Speed by prompt length and batch size, None where none were given."""
     named = [
-        (artifact.name + ("" if artifact.representative else " †"), artifact.latency_grid)
+        (artifact.name + speed_mark(artifact), artifact.latency_grid)
         for artifact in report.everyone
         if artifact.latency_grid
     ]

@@ -59,8 +59,9 @@ def test_what_was_timed_does_not_show_in_the_next_answer(session: Session) -> No
 def test_what_does_not_fit_the_context_is_refused(session: Session) -> None:
     with pytest.raises(InputError, match="do not fit the model's context"):
         session.time_batch([[5] * 10_000], NEW)
-    with pytest.raises(InputError, match="expected one length"):
-        session.time_batch([[5, 6], [5]], NEW)
+    for wrong in ([[5, 6], [5]], [[]], []):
+        with pytest.raises(InputError, match="expected one length"):
+            session.time_batch(wrong, NEW)
 
 
 def test_batches_that_a_runtime_cannot_hold_are_refused(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
