@@ -10,7 +10,7 @@ from lf_export.recipe.names import Strict
 class LatencyRecipe(Strict):
     """Batches of stated sizes and prompt lengths, in turn with the baseline; every length with every size."""
 
-    prompt_lengths: list[Annotated[int, Field(ge=1)]] = Field(
+    prompt_lengths: list[Annotated[int, Field(ge=1, le=1 << 20)]] = Field(
         default_factory=lambda: [128, 512],
         min_length=1,
         description="Tokens of each prompt, exactly: the suite's prompts, cut or followed by others.",

@@ -55,6 +55,7 @@ def test_nothing_is_said_where_nothing_is_asked_for() -> None:
     [
         {"prompt_lengths": []},
         {"prompt_lengths": [0]},
+        {"prompt_lengths": [(1 << 20) + 1]},
         {"batch_sizes": [0]},
         {"new_tokens": 1},
         {"warmup": 0},
