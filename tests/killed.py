@@ -23,6 +23,7 @@ from typing import Any
 import transformers.models.llama.modeling_llama  # noqa: F401 - a fork has it at once
 import yaml
 from models import tiny_adapter, tiny_model
+from times_of_reports import TIMES
 
 import lf_export.formats.awq
 import lf_export.formats.gguf
@@ -36,10 +37,7 @@ import lf_export.walk.decoder  # noqa: F401 - likewise
 from lf_export import cli
 from lf_export.checkpoint import staging
 
-TIMED = {
-    *("created", "latency", "ttft_seconds", "tpot_seconds", "load_seconds", "cpu_seconds", "peak_rss_bytes"),
-    *("limits", "notes"),
-}
+TIMED = TIMES | {"cpu_seconds", "peak_rss_bytes", "limits", "notes"}
 """What a report has of times and of the machine's state: it differs between two undisturbed benches too."""
 
 _VIEWS = {"report.md", "report.html", "junit.xml"}  # of report.json, times and all

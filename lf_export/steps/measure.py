@@ -77,7 +77,9 @@ class Measured:
     @property
     def recorded(self) -> Recorded:
         """What of it holds for other runs too."""
-        return Recorded(self.said, self.chat_nll, self.peak_rss_bytes, self.cpu_seconds, self.chat_said)
+        return Recorded(
+            self.said, self.chat_nll, self.peak_rss_bytes, self.cpu_seconds, self.chat_said, self.peak_gpu_bytes
+        )
 
 
 def measure(
@@ -128,6 +130,7 @@ def measure(
             found.peak_rss_bytes, found.cpu_seconds = session.usage()
             if recorded is not None:
                 found.peak_rss_bytes, found.cpu_seconds = recorded.peak_rss_bytes, recorded.cpu_seconds
+                found.peak_gpu_bytes = recorded.peak_gpu_bytes
             # Last, so that whatever becomes of the arms changes nothing that is judged.
             _arms(session, workload, dialect, found, advance)
             if workload.grid is not None and not is_baseline and not found.problems:

@@ -18,6 +18,7 @@ class Recorded:
         peak_rss_bytes: the process's peak memory while all this was found out.
         cpu_seconds: what it took.
         chat_answers: to conversations, by item id.
+        peak_gpu_bytes: as `peak_rss_bytes`, None where no GPU was used.
     """
 
     answers: Mapping[str, Said]
@@ -25,6 +26,7 @@ class Recorded:
     peak_rss_bytes: int
     cpu_seconds: float
     chat_answers: Mapping[str, Said] = field(default_factory=dict)
+    peak_gpu_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON value. Law: `Recorded.of_json(recorded.to_json()) == recorded`."""
@@ -33,6 +35,7 @@ class Recorded:
             "chat_answers": _plain(self.chat_answers),
             "chat_nll": list(self.chat_nll),
             "peak_rss_bytes": self.peak_rss_bytes,
+            "peak_gpu_bytes": self.peak_gpu_bytes,
             "cpu_seconds": self.cpu_seconds,
         }
 
@@ -49,6 +52,7 @@ class Recorded:
             chat_nll=[float(each) for each in value["chat_nll"]],
             peak_rss_bytes=int(value["peak_rss_bytes"]),
             cpu_seconds=float(value["cpu_seconds"]),
+            peak_gpu_bytes=None if value["peak_gpu_bytes"] is None else int(value["peak_gpu_bytes"]),
         )
 
 

@@ -11,6 +11,7 @@ import torch
 from models import tiny_adapter, tiny_model
 from safetensors.torch import load_file, save_file
 from said import Said
+from times_of_reports import TIMES
 
 from lf_export.calibration.suites import load_suite
 from lf_export.functions.spec import schema_hash
@@ -109,8 +110,7 @@ def _untimed(value: Any) -> Any:
         return [_untimed(each) for each in value]
     if not isinstance(value, dict):
         return value
-    anew = {"created", "latency", "latency_ratios", "load_seconds", "ttft_seconds", "tpot_seconds", "limits"}
-    anew |= {"slower", "latency_grid"}
+    anew = TIMES | {"limits"}
     if value.get("name") != "merged":
         anew |= {"cpu_seconds", "peak_rss_bytes"}
     return {key: _untimed(each) for key, each in value.items() if key not in anew}

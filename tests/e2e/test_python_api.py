@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from times_of_reports import TIMES
 
 import lf_export as package
 from lf_export.checkpoint import lock
@@ -23,16 +24,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 def _without_times(value: Any) -> Any:
     """What two runs have in common: no seconds, no speeds, no memory."""
     if isinstance(value, Mapping):
-        varies = {
-            "created",
-            "latency",
-            "latency_ratios",
-            "load_seconds",
-            "peak_rss_bytes",
-            "beside",
-            "generation",
-            "raw",
-        }
+        varies = TIMES | {"peak_rss_bytes", "beside", "generation", "raw"}
         return {key: _without_times(each) for key, each in value.items() if key not in varies and "seconds" not in key}
     return [_without_times(each) for each in value] if isinstance(value, list) else value
 

@@ -26,7 +26,7 @@ from lf_export.steps.workload import Workload
 
 KEY, OTHER = "a" * 64, "b" * 64
 RECORDED = Recorded(
-    {"one": ((1, 2, 3), "<b>é\U0001f600\ufffd"), "two": ((), "")}, [0.1, 1 / 3], 7, 0.25, {"chat": ((4, 5), "Fine.")}
+    {"one": ((1, 2, 3), "<b>é\U0001f600\ufffd"), "two": ((), "")}, [0.1, 1 / 3], 7, 0.25, {"chat": ((4, 5), "Fine.")}, 9
 )
 
 
