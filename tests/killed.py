@@ -36,6 +36,7 @@ import lf_export.steps.run
 import lf_export.walk.decoder  # noqa: F401 - likewise
 from lf_export import cli
 from lf_export.checkpoint import staging
+from lf_export.provenance import MANIFEST_NAME
 
 TIMED = TIMES | {"cpu_seconds", "peak_rss_bytes", "limits", "notes"}
 """What a report has of times and of the machine's state: it differs between two undisturbed benches too."""
@@ -329,6 +330,12 @@ def left_in(out: Path) -> dict[str, str]:
         data = path.read_bytes()
         if path.name == "report.json":
             found |= {f"{name}: {place}": text for place, text in _leaves(untimed(json.loads(data)))}
+            continue
+        if path.name == MANIFEST_NAME and (path.parent / "report.json").exists():
+            facts = json.loads(data)
+            del facts["digest"]  # of the reports' digests, and those are of times too: their names stay
+            facts["files"] = sorted(facts["files"])
+            found |= {f"{name}: {place}": text for place, text in _leaves(untimed(facts))}
             continue
         if path.name == "README.md" and b"## Results" in data:  # what a bench has written into it, times and all
             data = b""
